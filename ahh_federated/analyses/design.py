@@ -1,0 +1,122 @@
+"""The design of a generalised linear model: from a patient's declared columns to a vector x on a public grid.
+
+    x = (1, clip((u - centre) / spread, -4, 4), ...)
+
+u is a measured value mapped onto [-1, 1], or the 0/1 indicator of a level other than the reference.  `centre` and
+`spread` come from one private release of moments, so x is centred without looking at anybody.  x is truncated to
+multiples of 2**-16 before anything is computed with it: linear predictors are then sums of integers below 2**53,
+exact in float64, and depend on the patient alone whatever BLAS does.
+
+A patient with a column that is not known gets x = NaN, hence counts as zero (complete cases), unless the design
+has `indicators`: then "not known" is a level of its own, and a measured value not known sits at the centre.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahh_federated.core.cohorts import F64, Cohort
+from ahh_federated.core.columns import Column, Levels, Numeric
+
+LIMIT = 4.0  # standard deviations
+GRID = 2.0**16  # steps in one unit of x
+NOT_KNOWN = "not known"
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One coordinate of u after the intercept: a column, and for an indicator its level."""
+
+    column: Column
+    level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Public: the columns of a model, in order, and how values not known are treated."""
+
+    features: tuple[Column, ...]
+    indicators: bool = False
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        terms: list[Term] = []
+        for column in self.features:
+            levels = column.levels[1:] if isinstance(column, Levels) else (None,)
+            terms += [Term(column, level) for level in levels]
+            if self.indicators:
+                terms.append(Term(column, NOT_KNOWN))
+        return tuple(terms)
+
+    @property
+    def width(self) -> int:
+        """Coefficients, the intercept included."""
+        return 1 + len(self.terms)
+
+    def features_of(self, cohort: Cohort) -> list[F64]:
+        """u, one array of shape (patients,) per term."""
+        arrays: list[F64] = []
+        for column in self.features:
+            values = cohort[column.name]
+            absent = np.isnan(values)
+            if isinstance(column, Numeric):
+                arrays.append(column.scaled(values))
+            else:
+                levels = [np.where(absent, np.nan, values == k) for k in range(1, len(column.levels))]
+                arrays += [np.where(absent, 0.0, u) for u in levels] if self.indicators else levels
+            if self.indicators:
+                arrays.append(absent.astype(np.float64))
+        return arrays
+
+    def complete(self, cohort: Cohort) -> NDArray[np.bool_]:
+        """Patients of whom every column is known, shape (patients,)."""
+        known = [~np.isnan(cohort[column.name]) for column in self.features]
+        return np.logical_and.reduce(known) if known else np.ones(len(cohort), dtype=bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Public after the moments were released: centre and spread of each term of u, and the radius R of x.
+
+    `exact` switches clip, grid and weights off: laboratory and tests only.
+    """
+
+    centre: tuple[float, ...]
+    spread: tuple[float, ...]
+    radius: float
+    exact: bool = False
+
+    def standardised(self, design: Design, cohort: Cohort) -> F64:
+        """x of shape (width, patients): multiples of 2**-16, times 2**16; in exact mode x itself, unclipped."""
+        x = np.empty((design.width, len(cohort)))
+        x[0] = 1.0 if self.exact else GRID
+        for row, u, c, s in zip(x[1:], design.features_of(cohort), self.centre, self.spread, strict=True):
+            np.subtract(u, c, out=row)
+            if design.indicators:
+                row[np.isnan(row)] = 0.0
+            np.divide(row, s, out=row)
+            if not self.exact:
+                np.clip(row, -LIMIT, LIMIT, out=row)
+                np.multiply(row, GRID, out=row)
+                np.trunc(row, out=row)
+        return x
+
+    def weights(self, x: F64) -> F64:
+        """w = min(1, R**2 / ||x||**2), shape (patients,), so that w ||x|| <= R and w ||x||**2 <= R**2."""
+        if self.exact:
+            return np.ones(x.shape[1])
+        length = np.einsum("ij,ij->j", x, x)  # integers below 2**53
+        return np.minimum(1.0, (self.radius * GRID) ** 2 / length)
+
+    def predictor(self, x: F64, beta: F64) -> F64:
+        """x'beta, shape (patients,); exact integer arithmetic on beta rounded to a public power of two."""
+        if self.exact:
+            return np.asarray(beta @ x)
+        reach = LIMIT * GRID * max(float(np.abs(beta).sum()), 1e-300)
+        scale = 2.0 ** math.floor(52 - math.log2(reach) - 1)
+        scale = min(scale, 2.0**60)
+        return np.asarray((np.round(beta * scale) @ x) / (scale * GRID))

@@ -1,0 +1,165 @@
+"""The coordinator's side of DP-Newton: free post-processing of released sums.
+
+For x ~ N(m, S), Phi(beta) = n E[log(1 + exp(x'beta))] depends on x'beta alone, which is N(m'beta, beta'S beta): a fixed
+quadrature of 97 nodes gives it, with the exact gradient and a positive semi-definite Hessian of the discretised sum
+(Stein's lemma).  One noisy Gram matrix therefore stands in for the data's curvature, and each noised score corrects
+it where the data are not normal.  Ganesh et al., "Faster differentially private convex optimization via second-order
+methods", NeurIPS 2023, motivates second-order steps; the surrogate, the weighting of rounds and the intervals are
+derived in docs/dp-newton.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from ahh_federated.analyses.scaling import FEWEST
+from ahh_federated.core.cohorts import F64
+from ahh_federated.core.releases import Pooled
+
+_NODES = np.linspace(-6, 6, 97)
+_WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
+_GRAM_SD = 0.3  # how far a Gram entry may be from its prior, in units of the two prior roots
+_LINEAR = 0.3  # how far the surrogate's curvature may be from the data's
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surrogate:
+    """Phi for n patients with E[x] = mean and E[x x'] = gram; covariance = gram - mean mean'."""
+
+    n: float
+    mean: F64
+    covariance: F64
+    gram: F64
+
+    def _quadrature(self, beta: F64) -> tuple[F64, F64, F64, float]:
+        sd = math.sqrt(max(float(beta @ self.covariance @ beta), 1e-12))
+        eta = float(beta @ self.mean) + sd * _NODES
+        return eta, expit(eta), self.covariance @ beta / sd, sd
+
+    def curvature(self, beta: F64) -> float:
+        """kappa = E[p (1 - p)]."""
+        _, p, _, _ = self._quadrature(beta)
+        return max(float(_WEIGHTS @ (p * (1 - p))), 0.01)
+
+    def value(self, beta: F64) -> float:
+        return self.n * float(_WEIGHTS @ np.logaddexp(0, self._quadrature(beta)[0]))
+
+    def gradient(self, beta: F64) -> F64:
+        _, p, u, _ = self._quadrature(beta)
+        return self.n * (float(_WEIGHTS @ p) * self.mean + float(_WEIGHTS @ (p * _NODES)) * u)
+
+    def hessian(self, beta: F64) -> F64:
+        _, p, u, sd = self._quadrature(beta)
+        slope = _WEIGHTS * p * (1 - p)
+        across = np.outer(self.mean, u)
+        return self.n * (
+            slope.sum() * np.outer(self.mean, self.mean)
+            + float(slope @ _NODES) * (across + across.T)
+            + float(slope @ _NODES**2) * np.outer(u, u)
+            + float(_WEIGHTS @ (p * _NODES)) / sd * (self.covariance - np.outer(u, u))
+        )
+
+
+def surrogate(gram: Pooled, positive: F64, negative: F64, stderr: float, prior: F64) -> Surrogate:
+    """Surrogate from the noised Gram and class sums, each entry shrunk to its prior as far as its noise asks.
+
+    At a tiny budget this is gradient descent with a prior metric, at a large one Newton's method.
+    """
+    width = len(prior)
+    n = max(float(positive[0] + negative[0]), FEWEST)
+    raw = gram.values.reshape(width, width)
+    root = np.maximum(np.sqrt(np.diag(prior)), 0.5)
+    signal = (_GRAM_SD * np.outer(root, root)) ** 2
+    noise = np.where(np.eye(width, dtype=bool), 1.0, 0.5) * (gram.stderr / n) ** 2
+    trust = signal / (signal + noise)
+    shrunk = prior + ((raw + raw.T) / (2 * n) - prior) * trust
+    mean = prior[0] + ((positive + negative) / n - prior[0]) * _GRAM_SD**2 / (_GRAM_SD**2 + 2 * (stderr / n) ** 2)
+    mean[0] = 1.0
+    covariance = np.zeros((width, width))
+    values, vectors = np.linalg.eigh(shrunk[1:, 1:] - np.outer(mean[1:], mean[1:]))
+    floor = 0.35 * gram.stderr / n * math.sqrt(width) * float(np.median(trust))
+    if gram.stderr > 0:
+        floor = max(floor, 0.02 * float(np.median(values)), 1e-4)
+    covariance[1:, 1:] = (vectors * np.maximum(values, floor)) @ vectors.T
+    return Surrogate(n, mean, covariance, np.outer(mean, mean) + covariance)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """One noised gradient: where it was taken, its value, and its noise's standard error.
+
+    The class sums are the first: the gradient of the negative log-likelihood is grad Phi - S1, wherever it is taken.
+    """
+
+    beta: F64
+    gradient: F64
+    stderr: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Combined:
+    """The weighted evidence as a linear term, with the noise variance of one coordinate and a proximal weight."""
+
+    offset: F64
+    variance: float
+    proximal: float
+
+
+def combine(phi: Surrogate, first: Evidence, scores: list[Evidence], beta: F64) -> Combined:
+    """Weigh all evidence by its noise and by its distance from beta (the surrogate errs with distance)."""
+    if not scores:
+        return Combined(-first.gradient, first.stderr**2, 0.0)
+    kappa = phi.curvature(beta)
+    proximal = 0.5 * (math.sqrt(kappa) / 2 - kappa)
+    metric = phi.n * kappa * phi.gram
+    weights = _weights(metric, [first, *scores], beta)
+    pull = proximal * phi.n * phi.gram
+    offset = weights[0] * (-first.gradient - pull @ beta)
+    for weight, score in zip(weights[1:], scores, strict=True):
+        offset = offset + weight * (score.gradient - phi.gradient(score.beta) - pull @ score.beta)
+    noise = np.array([each.stderr for each in [first, *scores]])
+    return Combined(offset, float(weights**2 @ noise**2), proximal)
+
+
+def _weights(metric: F64, evidence: list[Evidence], beta: F64) -> F64:
+    if evidence[-1].stderr == 0:  # an exact run trusts the newest gradient alone
+        return np.eye(len(evidence))[-1]
+    drift = np.array([float(np.sum((metric @ (beta - each.beta)) ** 2)) for each in evidence])
+    drift[-1] = 0.0
+    noise = np.array([each.stderr for each in evidence])
+    precision = 1 / (len(beta) * noise**2 + _LINEAR**2 * drift)
+    return np.asarray(precision / precision.sum())
+
+
+def solve(phi: Surrogate, evidence: Combined, prior_variance: F64 | None, start: F64) -> F64:
+    """argmin of Phi + proximal term + offset'beta + the prior; strictly convex, damped Newton.
+
+    The prior is normal with the given variances, in a metric that also carries the evidence's noise; None for none.
+    """
+    quadratic = evidence.proximal * phi.n * phi.gram
+    if prior_variance is not None:
+        metric = phi.n * phi.curvature(start) * phi.gram
+        root = 1 / np.sqrt(prior_variance)
+        noise = np.eye(len(start)) + evidence.variance * np.linalg.inv(metric)
+        quadratic = quadratic + noise * np.outer(root, root)
+
+    def objective(beta: F64) -> float:
+        return phi.value(beta) + float(beta @ quadratic @ beta) / 2 + float(evidence.offset @ beta)
+
+    beta, value = start, objective(start)
+    ridge = 1e-9 * np.eye(len(start))
+    for _ in range(100):
+        slope = phi.gradient(beta) + quadratic @ beta + evidence.offset
+        step = np.linalg.solve(phi.hessian(beta) + quadratic + ridge, slope)
+        size = 1.0
+        while objective(beta - size * step) > value and size > 1e-6:
+            size /= 2
+        beta = beta - size * step
+        before, value = value, objective(beta)
+        if float(np.abs(step).max()) < 1e-13 * (1 + float(np.abs(beta).max())) or before == value:
+            break
+    return beta

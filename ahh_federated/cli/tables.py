@@ -1,0 +1,102 @@
+"""Results and bills as terminal tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ahh_federated.lab.quoting import Item, Quote
+
+
+def bill(console: Console, quote: Quote) -> None:
+    """What each ask costs, and the expected half-width of its numbers' 95 % intervals."""
+    table = Table(title=f"{quote.study}: the bill for one patient at one partner, at delta {quote.delta:g}", title_justify="left")
+    for heading, justify in (("ask", "left"), ("analysis", "left"), ("messages", "right"), ("numbers", "right"), ("epsilon alone", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich spells these as a Literal
+    for item in quote.items:
+        table.add_row(item.ask, item.analysis, str(item.messages), str(item.numbers), f"{item.epsilon:.3f}")
+    table.add_section()
+    table.add_row("all together", "", str(sum(item.messages for item in quote.items)), "", f"{quote.total:.3f} of {quote.epsilon:g}")
+    console.print(table)
+    for item in quote.items:
+        if item.errors:
+            console.print(_errors(item))
+
+
+def _errors(item: Item) -> Table:
+    table = Table(title=f"{item.ask}: expected ± (95 %)", title_justify="left")
+    table.add_column("number")
+    for patients in item.errors:
+        table.add_column(f"{patients:,} a partner", justify="right")
+    names: dict[str, None] = {name: None for errors in item.errors.values() for name in errors}
+    for name in names:
+        halves = [errors.get(name, math.nan) for errors in item.errors.values()]
+        table.add_row(name, *("too few" if math.isnan(half) else f"{half:.2g}" for half in halves))
+    return table
+
+
+def answers(console: Console, data: Mapping[str, Any]) -> None:
+    """The model's odds ratios and its evaluation; the rest is in the report."""
+    for ask in data["asks"]:
+        if ask["status"] != "released":
+            continue
+        if ask["analysis"] == "logistic":
+            console.print(_odds_ratios(ask))
+        elif ask["analysis"] == "scores":
+            console.print(_scores(ask))
+        elif ask["analysis"] == "count":
+            console.print(_counts(ask))
+
+
+def _odds_ratios(ask: Mapping[str, Any]) -> Table:
+    answer = ask["answer"]
+    table = Table(title=f"{ask['title']}: {answer['definition']}", title_justify="left")
+    for heading in ("term", "odds ratio", "95 % interval", "error from privacy", "error from sampling"):
+        table.add_column(heading, justify="left" if heading == "term" else "right")
+    for term in answer["terms"]:
+        if term["column"] is not None:
+            interval = f"{term['low']:.2f} to {term['high']:.2f}"
+            table.add_row(term["name"], f"{term['odds_ratio']:.2f}", interval, f"{term['se_privacy']:.3f}", f"{term['se_sampling']:.3f}")
+    n, events = answer["n"], answer["events"]
+    table.caption = f"{_whole(n)} patients, {_whole(events)} with the outcome; intervals include the privacy noise"
+    return table
+
+
+def _scores(ask: Mapping[str, Any]) -> Table:
+    table = Table(title=ask["title"], title_justify="left")
+    for heading in ("partner", "AUROC", "calibration slope", "observed : expected"):
+        table.add_column(heading, justify="left" if heading == "partner" else "right")
+    answer = ask["answer"]
+    for name, score in [("all", answer["overall"]), *answer["partners"].items()]:
+        if score["status"] != "released":
+            table.add_row(name, score["status"], "", "")
+        else:
+            table.add_row(name, *(_interval(score[key]) for key in ("auroc", "calibration_slope", "observed_expected")))
+    return table
+
+
+def _counts(ask: Mapping[str, Any]) -> Table:
+    answer = ask["answer"]
+    table = Table(title=ask["title"], title_justify="left")
+    for name in answer["by"]:
+        table.add_column(name)
+    table.add_column("patients", justify="right")
+    for cell in answer["cells"]:
+        table.add_row(*cell["levels"].values(), _whole(cell["overall"]))
+    return table
+
+
+def _interval(number: Mapping[str, Any]) -> str:
+    if number["value"] is None:
+        return str(number["status"])
+    return f"{number['value']:.2f} ({number['low']:.2f} to {number['high']:.2f})"
+
+
+def _whole(number: Mapping[str, Any]) -> str:
+    if number["value"] is None:
+        return str(number["status"])
+    return f"{number['value']:,.0f} ± {number['high'] - number['value']:,.0f}"

@@ -1,0 +1,117 @@
+"""The results of a study as plain data, from which the report is made: a function of what crossed the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ahh_federated.coordinator.session import Outcome
+from ahh_federated.coordinator.transcript import Exchange, Header, Spending
+from ahh_federated.core.costs import Spent
+from ahh_federated.core.releases import Status
+from ahh_federated.study import Study, canonical
+
+FORMAT = "ahh-results/1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Results:
+    """A finished run: how each ask came out, and what each partner spent."""
+
+    header: Header
+    outcomes: Sequence[Outcome]
+    exchanges: Sequence[Exchange]
+    spending: Mapping[str, Spending]
+    software: str
+
+    def outcome(self, ask_id: str) -> Outcome:
+        return next(outcome for outcome in self.outcomes if outcome.ask.id == ask_id)
+
+    def to_json(self) -> dict[str, Any]:
+        study = self.header.study
+        return {
+            "format": FORMAT,
+            "software": {"ahh_federated": self.software},
+            "stamp": self.header.stamp,
+            "study": _about(study),
+            "privacy": {
+                "epsilon": study.budget.epsilon,
+                "delta": study.budget.delta,
+                "neighbours": "add-or-remove-one",
+                "noise": "each-node",
+            },
+            "partners": [self._partner(name) for name in self.header.partners],
+            "asks": [_ask(study, outcome) for outcome in self.outcomes],
+        }
+
+    def _partner(self, name: str) -> dict[str, Any]:
+        statuses = [outcome.coverage.get(name, Status.FAILED) for outcome in self.outcomes]
+        told = self.spending.get(name)
+        return {
+            "name": name,
+            "status": str(_overall(statuses)),
+            "epsilon_study": self._spent(name).epsilon(self.header.study.budget.delta),
+            "epsilon_dataset": told.epsilon if told else None,
+            "epsilon_limit": told.epsilon_limit if told else None,
+            "delta_limit": told.delta_limit if told else None,
+        }
+
+    def _spent(self, name: str) -> Spent:
+        study, spent = self.header.study, Spent()
+        for exchange in self.exchanges:
+            reply = exchange.replies.get(name)
+            paid = reply is not None and reply.exact is None and reply.status in (Status.RELEASED, Status.BELOW)
+            if paid:
+                ask = study.ask(exchange.request.ask)
+                spent = spent + study.event(ask, ask.analysis.schedule()[exchange.request.step])
+        return spent
+
+
+def _overall(statuses: Sequence[Status]) -> Status:
+    """Released if the partner is in at least one answer; else what it said first."""
+    return Status.RELEASED if not statuses or Status.RELEASED in statuses else statuses[0]
+
+
+def _ask(study: Study, outcome: Outcome) -> dict[str, Any]:
+    ask = outcome.ask
+    answer = None if outcome.answer is None else outcome.answer.to_json()
+    if answer is not None and ask.model is not None:
+        answer["model"] = ask.model
+    if answer is not None and "outcome" in answer:
+        case = study.cases.get(answer["outcome"])
+        answer["definition"] = f"{case.label}: {case.when.text}" if case else answer["outcome"]
+    return {
+        "id": ask.id,
+        "title": ask.title,
+        "analysis": ask.name,
+        "where": ask.where.text if ask.where else None,
+        "share": ask.share,
+        "epsilon": study.ask_epsilon(ask),
+        "messages": outcome.messages,
+        "status": str(outcome.status),
+        "reason": outcome.reason,
+        "coverage": {name: str(status) for name, status in sorted(outcome.coverage.items())},
+        "answer": answer,
+    }
+
+
+def _about(study: Study) -> dict[str, Any]:
+    content = json.loads(canonical(study.content))
+    return {
+        "id": study.id,
+        "title": study.title,
+        "purpose": study.purpose,
+        "version": study.version,
+        "consortium": study.consortium,
+        "digest": study.digest,
+        "requester": study.requester,
+        "organisation": study.organisation,
+        "permit": study.permit,
+        "expires": study.expires.isoformat(),
+        "minimum_partners": study.minimum_partners,
+        "data": study.data,
+        "columns": content["columns"],
+        "cases": {name: {"when": case.when.text, "label": case.label} for name, case in study.cases.items()},
+    }

@@ -1,0 +1,118 @@
+"""Everything that crossed the wire, one JSON line a step: enough to recompute every number without any node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ahh_federated.errors import Breach, Misuse
+from ahh_federated.study import Study, canonical, parse_study
+from ahh_federated.wire import Reply, Request
+
+FORMAT = "ahh-transcript/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a transcript is about: the study in full, the partners asked, and how the run was made."""
+
+    study: Study
+    partners: tuple[str, ...]
+    stamp: str
+    run: str
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exchange:
+    """One request and every partner's reply."""
+
+    request: Request
+    replies: Mapping[str, Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a partner's data set has spent over all studies, at its own delta, and its limit."""
+
+    epsilon: float
+    epsilon_limit: float
+    delta_limit: float
+
+
+def dump_spending(spending: Mapping[str, Spending]) -> str:
+    return _line({"spending": {name: asdict(each) for name, each in sorted(spending.items())}})
+
+
+def dump_header(header: Header) -> str:
+    content = {
+        "format": FORMAT,
+        "study": json.loads(canonical(header.study.content)),
+        "partners": list(header.partners),
+        "stamp": header.stamp,
+        "run": header.run,
+        "exact": header.exact,
+    }
+    return _line(content)
+
+
+def dump_exchange(exchange: Exchange) -> str:
+    replies = {name: reply.to_json() for name, reply in sorted(exchange.replies.items())}
+    return _line({"request": exchange.request.to_json(), "replies": replies})
+
+
+def read_transcript(path: Path) -> tuple[Header, list[Exchange], dict[str, Spending]]:
+    """Read a transcript file.
+
+    Raises:
+        Misuse: when the file cannot be read.
+        Breach: when it is not a transcript.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        raise Misuse(f"{path} cannot be read: give the folder that `ahh run --out` wrote") from None
+    contents = list(_parsed(lines))
+    if not contents or contents[0].get("format") != FORMAT:
+        raise Breach(f"{path.name} is not a transcript of the form {FORMAT}")
+    try:
+        exchanges = [_exchange(content) for content in contents[1:] if "request" in content]
+        spending = [_spending(content) for content in contents[1:] if "spending" in content]
+        return _header(contents[0]), exchanges, spending[-1] if spending else {}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise Breach(f"{path.name} has a line that is not of the form {FORMAT}") from None
+
+
+def _parsed(lines: list[str]) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            raise Breach(f"line {number} of the transcript is not JSON") from None
+        if not isinstance(content, dict):
+            raise Breach(f"line {number} of the transcript is not a table")
+        yield content
+
+
+def _header(content: Mapping[str, Any]) -> Header:
+    study = dict(content["study"])
+    study["study"] = {**study["study"], "expires": date.fromisoformat(study["study"]["expires"])}
+    partners = tuple(str(name) for name in content["partners"])
+    return Header(parse_study(study), partners, str(content["stamp"]), str(content["run"]), bool(content["exact"]))
+
+
+def _exchange(content: Mapping[str, Any]) -> Exchange:
+    replies = {str(name): Reply.from_json(reply) for name, reply in content["replies"].items()}
+    return Exchange(Request.from_json(content["request"]), replies)
+
+
+def _spending(content: Mapping[str, Any]) -> dict[str, Spending]:
+    return {str(name): Spending(**each) for name, each in content["spending"].items()}
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"

@@ -1,0 +1,90 @@
+"""The only door: the life of a release, from its price to its bytes.
+
+    recall → price → debit (durable) → rows → clip and grid → integer sum → noise → store → send
+
+The stages are distinct types, so an un-noised sum has no encoder and sending it is a type error.  After the debit
+nothing may fail, or vary, because of a patient; a crash there wastes budget and leaks nothing.  A repeated request
+gets the stored bytes, never a fresh draw.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ahh_federated.core.cohorts import Cohort
+from ahh_federated.core.costs import Budget, Event, sigma_for
+from ahh_federated.core.entropy import Entropy
+from ahh_federated.core.filters import Filter
+from ahh_federated.core.noise import discrete_gaussian
+from ahh_federated.core.queries import Query
+from ahh_federated.core.releases import Release, cells_to_bytes
+from ahh_federated.core.sums import integer_sum, sensitivity, step
+
+
+class Books(Protocol):
+    """What the gate needs of a ledger (node/ledger.py)."""
+
+    def recall(self, request: str) -> bytes | None: ...
+
+    def debit(self, *, request: str, study: str, ask: str, query: str, event: Event, ceiling: Budget) -> Any: ...
+
+    def store(self, receipt: Any, released: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A request that the node has accepted: whose budget pays, how much, and under which id."""
+
+    request: str
+    study: str
+    ask: str
+    mu: float
+    ceiling: Budget
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Summed:
+    """Exact integers.  Never leaves this module."""
+
+    total: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Noised:
+    cells: NDArray[np.int64]
+
+    def to_bytes(self) -> bytes:
+        return cells_to_bytes(self.cells)
+
+
+def price(query: Query, mu: float) -> Event:
+    """What a release of this query at mu-Gaussian-DP costs: known without any data."""
+    return Event(sensitivity(query), sigma_for(sensitivity(query), mu), query.width)
+
+
+def release(
+    query: Query, cohort: Cohort, *, where: Filter | None, order: Order, books: Books, entropy: Entropy
+) -> Release:
+    """Release one query about a cohort, paid for and noised.
+
+    Raises:
+        Refusal: when the budget or the ledger says no; nothing has been computed then.
+    """
+    event = price(query, order.mu)
+    stored = books.recall(order.request)
+    if stored is None:
+        receipt = books.debit(
+            request=order.request, study=order.study, ask=order.ask, query=query.kind, event=event, ceiling=order.ceiling
+        )
+        summed = _Summed(integer_sum(query, cohort, where))
+        stored = _noised(summed, event, entropy.derive(order.request.encode())).to_bytes()
+        books.store(receipt, stored)
+    return Release.from_bytes(stored, width=query.width, step=step(query), sigma=event.sigma)
+
+
+def _noised(summed: _Summed, event: Event, entropy: Entropy) -> _Noised:
+    return _Noised(summed.total + discrete_gaussian(event.sigma, event.width, entropy))

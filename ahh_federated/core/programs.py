@@ -1,0 +1,87 @@
+"""An analysis is a generator: it yields a step, is sent the round of replies, and returns an answer.
+
+The same program runs under four drivers (quote, local, Flower, replay).  What makes a quote honest is the schedule:
+public lines of (query kind, width, share), of which the driver accepts a prefix and nothing else, whatever the
+replies were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ahh_federated.core.bounds import ROW_STEPS
+from ahh_federated.core.queries import Parameters, Query
+from ahh_federated.core.releases import Round
+from ahh_federated.core.sums import sensitivity
+from ahh_federated.errors import Breach
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One step that an analysis may take: a query kind, its width, its share of the analysis' mu**2, its sensitivity."""
+
+    kind: str
+    width: int
+    share: float
+    sensitivity: int = ROW_STEPS  # grid steps
+
+    def covers(self, query: Query) -> bool:
+        return (self.kind, self.width, self.sensitivity) == (query.kind, query.width, sensitivity(query))
+
+
+Program = Generator[Query, Round, Any]
+
+
+class Analysis(Protocol):
+    """An analysis bound to a study's declarations: its schedule, its program and the node's side of its queries."""
+
+    def schedule(self) -> Sequence[Line]:
+        """Depends on public arguments only; the shares sum to at most 1."""
+        ...
+
+    def program(self) -> Program: ...
+
+    def query(self, kind: str, parameters: Parameters) -> Query:
+        """Rebuild a query from what crosses the wire.  Raises Breach when the parameters do not fit."""
+        ...
+
+
+def drive(analysis: Analysis, ask: Callable[[int, Line, Query], Round]) -> Any:
+    """Run a program to its answer; `ask` is given the step's number, its line and the query.
+
+    Raises:
+        Breach: when the program steps off its own schedule.
+    """
+    lines = check_schedule(analysis.schedule())
+    program = analysis.program()
+    try:
+        query = next(program)
+        for number, line in enumerate(lines):
+            if not line.covers(query):
+                raise Breach(f"step {number} is {query.kind} of width {query.width}, but {line} was quoted")
+            query = program.send(ask(number, line, query))
+    except StopIteration as end:
+        return end.value
+    program.close()
+    raise Breach(f"the program asks for more than its {len(lines)} quoted steps")
+
+
+def check_schedule(lines: Sequence[Line]) -> Sequence[Line]:
+    """Raises Breach unless every share is positive and they sum to at most one."""
+    total = math.fsum(line.share for line in lines)
+    if not lines or any(not line.share > 0 for line in lines) or total > 1 + 1e-9:
+        raise Breach(f"the shares of a schedule are positive and sum to at most 1, got {[line.share for line in lines]}")
+    return lines
+
+
+def numbers(parameters: Parameters, name: str, length: int) -> list[float]:
+    """The parameter `name` as `length` finite numbers.  Raises Breach otherwise."""
+    values = parameters.get(name)
+    if not isinstance(values, list) or len(values) != length:
+        raise Breach(f"the parameter {name!r} needs {length} numbers")
+    if not all(isinstance(value, float) and math.isfinite(value) for value in values):
+        raise Breach(f"the parameter {name!r} has an entry that is not a finite number")
+    return values

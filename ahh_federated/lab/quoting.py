@@ -1,0 +1,147 @@
+"""The bill of a study before anything is asked, and the error to expect of each number.
+
+The cost is exact: it depends on the study alone.  The errors come from running the very same study on simulated
+patients drawn evenly over the declared ranges and levels, so they are what the noise does to a cohort of that size,
+not a forecast of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+
+from ahh_federated.analyses.fit import Fit
+from ahh_federated.analyses.numbers import Z95
+from ahh_federated.coordinator.session import Outcome, Session
+from ahh_federated.core.cohorts import Cohort
+from ahh_federated.core.columns import Numeric
+from ahh_federated.core.costs import Spent
+from ahh_federated.core.entropy import Entropy
+from ahh_federated.lab.watching import Silent
+from ahh_federated.node.desk import Desk
+from ahh_federated.node.ledger import Ledger
+from ahh_federated.node.policy import Policy
+from ahh_federated.runtimes.local import LocalLink
+from ahh_federated.study import Study
+
+SIZES = (500, 2_000, 20_000)
+_SEED = 20_260  # the simulated patients, not the noise
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One ask's line on the bill.  `errors`: patients per partner -> (number, expected half-width of its interval)."""
+
+    ask: str
+    analysis: str
+    share: float
+    messages: int
+    numbers: int
+    epsilon: float
+    errors: dict[int, dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The bill: what each ask costs alone, and what all cost together at the study's delta."""
+
+    study: str
+    epsilon: float
+    delta: float
+    total: float
+    items: tuple[Item, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.study}: epsilon {self.total:.3g} of {self.epsilon:g} at delta {self.delta:g}, for one patient at one partner"]
+        for item in self.items:
+            lines.append(f"  {item.ask} ({item.analysis}): epsilon {item.epsilon:.3g} alone, {item.messages} messages a node")
+            for patients, errors in item.errors.items():
+                shown = ", ".join(f"{name} ±{half:.2g}" for name, half in errors.items())
+                lines.append(f"    {patients} patients a partner: {shown}")
+        return "\n".join(lines)
+
+
+def quote(study: Study, patients: Sequence[int] = SIZES, *, partners: int | None = None) -> Quote:
+    """What a study costs, and how precise its numbers will be.
+
+    Args:
+        study: an opened study.
+        patients: cohort sizes, per partner, at which errors are simulated; empty for none.
+        partners: how many partners to simulate; by default the study's minimum.
+    """
+    simulated = {n: _simulate(study, n, partners or study.minimum_partners) for n in patients}
+    events = {ask.id: [study.event(ask, line) for line in ask.analysis.schedule()] for ask in study.asks}
+    items = []
+    for ask in study.asks:
+        lines = ask.analysis.schedule()
+        errors = {n: outcomes[ask.id] for n, outcomes in simulated.items()}
+        widths = sum(line.width for line in lines)
+        items.append(Item(ask.id, ask.name, ask.share, len(lines), widths, Spent.of(events[ask.id]).epsilon(study.budget.delta), errors))
+    total = Spent.of(event for each in events.values() for event in each).epsilon(study.budget.delta)
+    return Quote(study.id, study.budget.epsilon, study.budget.delta, total, tuple(items))
+
+
+def _simulate(study: Study, patients: int, partners: int) -> dict[str, dict[str, float]]:
+    """Run the study on simulated partners through the true gate; the errors by ask."""
+    rng = np.random.default_rng(_SEED)
+    names = [f"partner-{k + 1}" for k in range(partners)]
+    policy = Policy(minimum_cohort=1)
+    desks = {}
+    for name in names:
+        ledger = Ledger.in_memory(dataset=name, budget=study.budget)
+        desks[name] = Desk(name, study, _patients(study, patients, rng), ledger, policy, Entropy.system())
+    link = LocalLink(desks, min(date.today(), study.expires))
+    outcomes = Session(study, link, lambda exchange: None, Silent()).outcomes()
+    return {outcome.ask.id: dict(_errors(outcome)) for outcome in outcomes}
+
+
+def _patients(study: Study, n: int, rng: np.random.Generator) -> Cohort:
+    columns = {}
+    for name, column in study.columns.items():
+        if isinstance(column, Numeric):
+            columns[name] = rng.uniform(column.low, column.high, n)
+        else:
+            columns[name] = rng.integers(0, len(column.levels), n).astype(np.float64)
+    cohort = Cohort.of(columns, n)
+    derived = {name: case.when.case(cohort) for name, case in study.cases.items()}
+    if study.fold is not None:
+        folds = study.patient.folds
+        shares = getattr(folds, "shares", None)
+        derived["fold"] = rng.choice(len(study.fold.levels), n, p=shares).astype(np.float64)
+    return Cohort.of({**columns, **derived}, n)
+
+
+def _errors(outcome: Outcome) -> Iterator[tuple[str, float]]:
+    """The expected half-widths of an answer's overall numbers; the widest of its kind where there are many."""
+    if isinstance(outcome.answer, Fit):
+        sampling, privacy = outcome.answer.standard_errors()
+        names = [term["name"] for term in outcome.answer.to_json()["terms"]]
+        for name, s, p in list(zip(names, sampling, privacy, strict=True))[1:]:
+            yield f"log odds of {name}", Z95 * float(np.hypot(s, p))
+        return
+    answer: dict[str, Any] = outcome.answer.to_json() if outcome.answer is not None else {}
+    if "cells" in answer:
+        yield "each count", max(_half(cell["overall"]) for cell in answer["cells"])
+    elif "columns" in answer:
+        for name, column in answer["columns"].items():
+            yield f"mean of {name}", _half(column["mean"])
+            yield f"sd of {name}", _half(column["sd"])
+    elif "probabilities" in answer:
+        for p, value in zip(answer["probabilities"], answer["overall"], strict=True):
+            yield f"quantile {p:g}", _half(value)
+    elif "roc" in answer:
+        for name in ("auroc", "calibration_slope", "observed_expected"):
+            yield name.replace("_", " "), _half(answer["overall"].get(name))
+    elif "overall" in answer:
+        yield "each bin", max(_half(value) for value in answer["overall"])
+
+
+def _half(number: dict[str, Any] | None) -> float:
+    """Half the width of an interval; not a number where nothing would be released."""
+    if number is None or number["value"] is None:
+        return float("nan")
+    return (number["high"] - number["low"]) / 2

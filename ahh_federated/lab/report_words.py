@@ -1,0 +1,182 @@
+"""Numbers and statuses in the words of a report.
+
+A `Number` here is the mapping of a results file: value, se, low, high, status.  One that was not released
+never turns into a figure: it is shown by its status, so that a suppressed count cannot be read as a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import floor, hypot, isfinite, log10
+from typing import Any, Final, Literal
+
+Number = Mapping[str, Any]
+Kind = Literal["count", "estimate", "share", "two decimals", "three decimals"]
+
+Z95: Final = 1.959963984540054
+MINUS: Final = "\N{MINUS SIGN}"
+MISSING: Final = "not available"
+DECIMALS: Final[Mapping[str, int]] = {"two decimals": 2, "three decimals": 3}
+SUPERSCRIPTS: Final = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+STATUS_WORDS: Final[Mapping[str, str]] = {
+    "released": "released",
+    "below threshold": "below threshold (may be zero)",
+    "refused": "refused",
+    "failed": "failed",
+    "offline": "offline",
+    "too few": "too few patients to say",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A number as it is printed: `main`, its interval, or in place of both a `status` in words."""
+
+    main: str = ""
+    interval: str = ""
+    status: str = ""
+
+    def __str__(self) -> str:
+        if self.status:
+            return self.status
+        return f"{self.main} ({self.interval})" if self.interval else self.main
+
+
+def is_number(thing: object) -> bool:
+    return isinstance(thing, Mapping) and "value" in thing and "status" in thing
+
+
+def is_released(number: Number | None) -> bool:
+    """Whether there is a finite value to print."""
+    return number is not None and number["status"] == "released" and usable(number["value"])
+
+
+def usable(value: float | None) -> bool:
+    return value is not None and isfinite(value)
+
+
+def status_words(status: str) -> str:
+    return STATUS_WORDS.get(status, status)
+
+
+def shown(number: Number | None, kind: Kind = "estimate") -> Shown:
+    """A `Number` for print, with its 95 % interval; `share` is a fraction of one, printed as a percentage."""
+    if number is None:
+        return Shown(status=MISSING)
+    if number["status"] != "released":
+        return Shown(status=status_words(number["status"]))
+    if not usable(number["value"]):
+        return Shown(status=MISSING)
+    if kind == "count":
+        return _count(number)
+    if kind == "share":
+        return _estimate(number, 100.0, "%")
+    return _estimate(number, 1.0, "", DECIMALS.get(kind))
+
+
+def _count(number: Number) -> Shown:
+    value, low, high = round(number["value"]), number.get("low"), number.get("high")
+    interval = f"{whole(low)} to {whole(high)}" if usable(low) and usable(high) else ""
+    return Shown("about 0" if value <= 0 else whole(value), interval)
+
+
+def _estimate(number: Number, factor: float, unit: str, decimals: int | None = None) -> Shown:
+    value, low, high = number["value"] * factor, number.get("low"), number.get("high")
+    if low is None or high is None or not (isfinite(low) and isfinite(high)):
+        return Shown(fixed(value, decimals_for(value) if decimals is None else decimals) + unit)
+    low, high = low * factor, high * factor
+    if decimals is None:
+        # Neither digits below the uncertainty, nor so few that the interval shrinks to a point.
+        half = (high - low) / 2
+        decimals = max(decimals_for(max(abs(value), half)), decimals_for(half, 1) if half else 0)
+    if unit and value < 0:
+        return Shown(f"about 0{unit}", f"{fixed(low, decimals)} to {fixed(high, decimals)}{unit}")
+    return Shown(fixed(value, decimals) + unit, f"{fixed(low, decimals)} to {fixed(high, decimals)}{unit}")
+
+
+def decimals_for(scale: float, digits: int = 3) -> int:
+    """Decimals that leave `digits` significant digits in a number of this size."""
+    if scale == 0 or not isfinite(scale):
+        return digits - 1
+    return max(0, digits - 1 - floor(log10(abs(scale))))
+
+
+def fixed(value: float, decimals: int) -> str:
+    text = f"{value:,.{decimals}f}"
+    if not text.strip("-0.,"):
+        text = text.removeprefix("-")
+    return text.replace("-", MINUS)
+
+
+def whole(value: float | None) -> str:
+    return MISSING if not usable(value) or value is None else fixed(round(value), 0)
+
+
+def plain(value: float | None, digits: int = 3) -> str:
+    """`digits` significant digits, no trailing zeros, and a power of ten for what is tiny."""
+    if value is None or not isfinite(value):
+        return MISSING
+    if value != 0 and abs(value) < 1e-4:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        mantissa = mantissa.rstrip("0").rstrip(".").replace("-", MINUS)
+        power = "10" + str(int(exponent)).translate(SUPERSCRIPTS)
+        return power if mantissa == "1" else f"{mantissa} \u00d7 {power}"
+    text = fixed(value, decimals_for(value, digits))
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def percent(value: float | None, digits: int = 3) -> str:
+    return MISSING if value is None or not isfinite(value) else f"{plain(100 * value, digits)}%"
+
+
+def p_value(value: float | None) -> str:
+    if value is None or not isfinite(value):
+        return MISSING
+    return "< 0.001" if value < 0.001 else fixed(value, 3)
+
+
+def humane(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def count_of(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listing(names: Sequence[str]) -> str:
+    """'a, b and c'."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def total(numbers: Sequence[Number]) -> Number | None:
+    """The sum of independently noised numbers with its interval; None when one of them was not released."""
+    if not numbers or not all(is_released(number) for number in numbers):
+        return None
+    return _from_noise(sum(n["value"] for n in numbers), hypot(*(n["se"] or 0.0 for n in numbers)))
+
+
+def share_of(part: Number, rest: Sequence[Number]) -> Number | None:
+    """part / (part + rest) for independently noised counts, its interval by the delta method, noise alone."""
+    whole_thing = total([part, *rest])
+    if whole_thing is None or whole_thing["value"] <= 0:
+        return None
+    size, inside, others = whole_thing["value"], part["value"], total(rest)
+    outside, outside_se = (others["value"], others["se"]) if others else (0.0, 0.0)
+    return _from_noise(inside / size, hypot(outside * (part["se"] or 0.0), inside * outside_se) / size**2)
+
+
+def ratio_of(part: Number, whole_thing: Number) -> Number | None:
+    """part / whole for two noised counts.
+
+    Their noise is taken as independent; where the whole contains the part, the interval is at worst too wide.
+    """
+    if not (is_released(part) and is_released(whole_thing)) or whole_thing["value"] <= 0:
+        return None
+    share = part["value"] / whole_thing["value"]
+    spread = hypot(part["se"] or 0.0, share * (whole_thing["se"] or 0.0))
+    return _from_noise(share, spread / whole_thing["value"])
+
+
+def _from_noise(value: float, se: float) -> Number:
+    return {"value": value, "se": se, "low": value - Z95 * se, "high": value + Z95 * se, "status": "released"}

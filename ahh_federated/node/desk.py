@@ -1,0 +1,114 @@
+"""Where requests arrive at a node: checked against the approved study, released through the gate, answered in bytes.
+
+The desk rebuilds each query from its own copy of the study; from a request it takes only an ask's name, a step and
+numbers.  It accepts the schedule that the study announces and nothing else: each step once, in the announced form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from typing import final
+
+from ahh_federated.core.cohorts import Cohort
+from ahh_federated.core.entropy import Entropy
+from ahh_federated.core.gate import Order, release
+from ahh_federated.core.queries import Query
+from ahh_federated.core.releases import Release, Status, cells_to_bytes
+from ahh_federated.errors import Breach, Reason, Refusal
+from ahh_federated.node.ledger import Ledger
+from ahh_federated.node.policy import Policy
+from ahh_federated.study import Ask, Study
+from ahh_federated.wire import Reply, Request
+
+
+@final
+@dataclass(slots=True)
+class Desk:
+    """One partner's answers about one study.
+
+    `entropy` is the machine's own unless the study declares its data synthetic or public; `run` names a seeded run.
+    `tell` is given, for whoever runs the node, why a request was refused; none of it crosses the wire.
+    """
+
+    partner: str
+    study: Study
+    cohort: Cohort = field(repr=False)
+    ledger: Ledger = field(repr=False)
+    policy: Policy
+    entropy: Entropy = field(repr=False)
+    run: str = ""
+    tell: Callable[[str], None] = field(repr=False, default=lambda message: None)
+    _answered: dict[tuple[str, int], str] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if (self.run or not self.entropy.private) and not self.study.open_data:
+            raise Refusal(Reason.SEED, f"the study {self.study.id} is about real data: a fixed seed would undo its noise")
+        for entry in self.ledger.entries():
+            if entry.study == self._account and entry.ask and entry.request:
+                ask, _, step = entry.ask.rpartition(":")
+                self._answered[(ask, int(step))] = entry.request
+
+    @property
+    def _account(self) -> str:
+        """Under which name the ledger keeps this study's own ceiling."""
+        return self.study.digest + self.run
+
+    def answer(self, data: bytes, today: date) -> bytes:
+        """Bytes in, bytes out.  Nothing but a status and a closed list of reasons tells why there is no release."""
+        try:
+            request = Request.from_bytes(data)
+        except Breach:
+            return Reply("", Status.REFUSED, reason=str(Reason.QUERY)).to_bytes()
+        try:
+            return self._release(request, today).to_bytes()
+        except Refusal as refusal:
+            self.tell(f"{self.partner}: {refusal}")
+            return Reply(request.id, Status.REFUSED, reason=str(refusal.reason)).to_bytes()
+        except Breach:
+            return Reply(request.id, Status.REFUSED, reason=str(Reason.QUERY)).to_bytes()
+        except Exception:  # the text of an unexpected error could quote a patient: none of it may leave
+            return Reply(request.id, Status.FAILED).to_bytes()
+
+    def _release(self, request: Request, today: date) -> Reply:
+        ask, query, order = self._accept(request, today)
+        released = release(
+            query, self.cohort, where=ask.where, order=order, books=self.ledger, entropy=self.entropy.derive(self.partner.encode())
+        )
+        self._answered[(request.ask, request.step)] = request.id
+        if self._too_small(query, released):
+            return Reply(request.id, Status.BELOW)
+        return Reply(request.id, Status.RELEASED, released.sigma, cells_to_bytes(released.cells))
+
+    def _accept(self, request: Request, today: date) -> tuple[Ask, Query, Order]:
+        if (request.study, request.run) != (self.study.digest, self.run):
+            raise Refusal(Reason.STUDY, f"{self.partner} has not approved this study: its digest differs")
+        if today > self.study.expires:
+            raise Refusal(Reason.STUDY, f"the study {self.study.id} expired on {self.study.expires}: ask for a new approval")
+        asks = {ask.id: ask for ask in self.study.asks}
+        if request.ask not in asks:
+            raise Refusal(Reason.SCHEDULE, "the study has no such ask")
+        ask = asks[request.ask]
+        lines = ask.analysis.schedule()
+        if request.step >= len(lines) or lines[request.step].kind != request.kind:
+            raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} is not what the study announced")
+        if self._answered.get((request.ask, request.step), request.id) != request.id:
+            raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} was answered before, to another request: raise the study's version")
+        line = lines[request.step]
+        query = ask.analysis.query(request.kind, request.parameters)
+        if not line.covers(query):
+            raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} has another size than the study announced")
+        order = Order(
+            request=request.id,
+            study=self._account,
+            ask=f"{ask.id}:{request.step}",
+            mu=self.study.mu(ask, line),
+            ceiling=self.study.budget,
+        )
+        return ask, query, order
+
+    def _too_small(self, query: Query, released: Release) -> bool:
+        """Judged on the paid, noised count only: an exact count would flip with one patient and has no price."""
+        patients = query.patients(released.values)
+        return patients is not None and patients < self.policy.minimum_cohort

@@ -1,0 +1,62 @@
+"""A node's own rules: what the data set may ever spend, and the smallest cohort it speaks of.
+
+The file belongs to the partner; nothing that arrives from outside can change it.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ahh_federated.core.costs import Budget
+from ahh_federated.errors import Misuse
+from ahh_federated.study.fields import Table
+
+_TEMPLATE = """\
+# The rules of this data set.  They hold for all studies, researchers and coordinators together.
+
+[budget]
+# What one patient may ever lose: any study, any number of them.  Raising it is the data steward's decision.
+epsilon = {epsilon:g}
+delta = {delta:g}
+
+[cohort]
+# A noised count below this is not sent: the answer is "below threshold", which may also be zero.
+minimum = {minimum}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The defaults allow some five studies at epsilon 2 and delta 1e-6."""
+
+    budget: Budget = Budget(4.0, 1e-5)
+    minimum_cohort: int = 10
+
+
+def read_policy(path: Path) -> Policy:
+    """Read the rules, writing the commented defaults first when there are none.
+
+    Raises:
+        Misuse: naming the key, the reason and the fix.
+    """
+    default = Policy()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = _TEMPLATE.format(epsilon=default.budget.epsilon, delta=default.budget.delta, minimum=default.minimum_cohort)
+        path.write_text(text)
+    try:
+        content = Table(tomllib.loads(path.read_text()), "")
+        budget, cohort = content.table("budget"), content.table("cohort")
+        policy = Policy(
+            Budget(budget.number("epsilon", 0.0, 50.0), budget.number("delta", 0.0, 0.01)),
+            cohort.integer("minimum", 1, 10**6),
+        )
+        for table in (budget, cohort, content):
+            table.done()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raise Misuse(f"{path.name} is not valid TOML: mend it, or delete it to get the defaults back") from None
+    except Misuse as error:
+        raise Misuse(f"{path.name}: {error}") from None
+    return policy

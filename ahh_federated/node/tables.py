@@ -1,0 +1,182 @@
+"""A partner's table, read and harmonised to a study's declarations: the only place that opens patient data.
+
+All checks here run before anything is asked or paid, and what they find is told to whoever runs the node, never to
+the wire.  Messages count rows; they never quote a value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ahh_federated.core.cohorts import F64, Cohort
+from ahh_federated.core.columns import Column, Levels, Numeric
+from ahh_federated.errors import Reason, Refusal
+from ahh_federated.study import Study
+from ahh_federated.study.declarations import FOLD, Folds
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+
+def find_tables(folder: Path) -> dict[str, Path]:
+    """Partner name to file, for every CSV or Parquet file of a folder.
+
+    Raises:
+        Refusal: when there is none, or two files have one partner's name.
+    """
+    if not folder.is_dir():
+        raise Refusal(Reason.TABLE, f"{folder} is not a folder: give a folder with one table per partner")
+    tables: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((each for each in SUFFIXES if path.name.endswith(each)), None)
+        if suffix is None or path.name.startswith("."):
+            continue
+        partner = path.name.removesuffix(suffix)
+        if partner in tables:
+            raise Refusal(Reason.TABLE, f"{path.name} and {tables[partner].name} name one partner: keep one of them")
+        tables[partner] = path
+    if not tables:
+        raise Refusal(Reason.TABLE, f"{folder} holds no table: put one CSV or Parquet file per partner there")
+    return tables
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV (comma or semicolon, UTF-8) with every cell as text, or a Parquet file as it is."""
+    try:
+        if path.name.endswith(".parquet"):
+            return pd.read_parquet(path)
+        with_sniffed = pd.read_csv(path, dtype=str, sep=None, engine="python", nrows=1, keep_default_na=False)
+        separator = ";" if len(with_sniffed.columns) == 1 and ";" in str(with_sniffed.columns[0]) else ","
+        header = pd.read_csv(path, dtype=str, sep=separator, nrows=0)
+        if len(header.columns) == 1:
+            separator = ";"
+        return pd.read_csv(path, dtype=str, sep=separator, keep_default_na=False)
+    except OSError as error:
+        raise Refusal(Reason.TABLE, f"{path.name} cannot be read ({error.strerror}): check the file's rights") from None
+    except UnicodeDecodeError:
+        raise Refusal(Reason.TABLE, f"{path.name} is not UTF-8: save it as UTF-8") from None
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError):
+        raise Refusal(Reason.TABLE, f"{path.name} is not a table: save it as CSV with a header line, or as Parquet") from None
+
+
+def load_cohort(frame: pd.DataFrame, study: Study, table: str) -> Cohort:
+    """One row per patient: columns, cases and folds as the study declares them.
+
+    Args:
+        frame: the partner's rows, several per patient allowed where the study says how they become one.
+        study: the declarations.
+        table: how messages name the table.
+
+    Raises:
+        Refusal: naming the table, the column, how many rows, and the fix; never a value.
+    """
+    patient = study.patient
+    order = [] if patient.order is None else [patient.order]
+    absent = [name for name in [patient.key, *order, *study.columns] if name not in frame.columns]
+    if absent:
+        raise Refusal(Reason.TABLE, f"{table} lacks the column {absent[0]!r}: add it, or correct its name in the table or the study")
+    keys = _keys(frame[patient.key], table, patient.key)
+    data = {name: _column(frame[name], column, table) for name, column in study.columns.items()}
+    if patient.order is not None:
+        data["\0order"] = _ordering(frame[patient.order], table)
+    reduced = _one_row_each(pd.DataFrame({"\0key": keys, **data}), study, table)
+    columns = {name: reduced[name].to_numpy(np.float64) for name in study.columns}
+    cohort = Cohort.of(columns, len(reduced))
+    derived = {name: case.when.case(cohort) for name, case in study.cases.items()}
+    fold = _fold(study, reduced["\0key"], columns)
+    if fold is not None:
+        derived[FOLD] = fold
+    return Cohort.of({**columns, **derived}, len(reduced))
+
+
+def _keys(values: pd.Series[str], table: str, name: str) -> pd.Series[str]:
+    empty = values.isna() | (values.astype(str).str.strip() == "")
+    if empty.any():
+        raise Refusal(Reason.TABLE, f"{table}: {int(empty.sum())} rows have no {name!r}: give every row its patient's key")
+    return values.astype(str).str.strip()
+
+
+def _column(values: pd.Series[str], column: Column, table: str) -> F64:
+    return _numeric(values, column, table) if isinstance(column, Numeric) else _codes(values, column, table)
+
+
+def _numeric(values: pd.Series[str], column: Numeric, table: str) -> F64:
+    numbers = _numbers(values)
+    unreadable = int(np.count_nonzero(np.isnan(numbers) & ~_blank(values)))
+    if unreadable:
+        raise Refusal(
+            Reason.TABLE,
+            f"{table}: {unreadable} rows of {column.name!r} are not numbers: write numbers with a decimal point, and leave "
+            "cells that are not known empty",
+        )
+    numbers[np.isin(numbers, column.missing) | ~np.isfinite(numbers)] = np.nan
+    if column.outside == "missing":
+        numbers[(numbers < column.low) | (numbers > column.high)] = np.nan
+    return np.clip(numbers, column.low, column.high)
+
+
+def _codes(values: pd.Series[str], column: Levels, table: str) -> F64:
+    text = values.where(~values.isna(), "").astype(str).str.strip()
+    codes = text.map({level: float(index) for index, level in enumerate(column.levels)}).to_numpy(np.float64)
+    unknown = np.isnan(codes) & ~(_blank(values) | text.isin(column.missing).to_numpy())
+    if unknown.any():
+        raise Refusal(
+            Reason.TABLE,
+            f"{table}: {int(unknown.sum())} rows of {column.name!r} are none of its levels {list(column.levels)}: recode them, "
+            "or declare the code in `levels` or `missing`",
+        )
+    return codes
+
+
+def _blank(values: pd.Series[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    text = values.astype(str).str.strip().str.lower()
+    return np.asarray(values.isna() | text.isin(["", "na", "nan", "null", "none"]), dtype=bool)
+
+
+def _numbers(values: pd.Series[str]) -> F64:
+    return np.array(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
+
+
+def _ordering(values: pd.Series[str], table: str) -> F64:
+    """Numbers as they are, ISO dates as days."""
+    numbers = _numbers(values)
+    if np.isnan(numbers).all() and len(numbers):
+        dates = pd.to_datetime(values, errors="coerce", format="ISO8601")
+        numbers = np.array(dates.astype("int64"), dtype=np.float64)
+        numbers[dates.isna().to_numpy()] = np.nan
+    if np.isnan(numbers).any():
+        count = int(np.count_nonzero(np.isnan(numbers)))
+        raise Refusal(Reason.TABLE, f"{table}: {count} rows of the order column are neither numbers nor ISO dates: mend them")
+    return numbers
+
+
+def _one_row_each(rows: pd.DataFrame, study: Study, table: str) -> pd.DataFrame:
+    """Ties are broken by the row's own content, so that the order of rows in the file never matters."""
+    reduce, names = study.patient.reduce, list(study.columns)
+    repeated = int(rows["\0key"].duplicated().sum())
+    if not repeated:
+        return rows
+    if reduce == "forbid":
+        raise Refusal(
+            Reason.TABLE,
+            f"{table}: {repeated} rows repeat a patient: remove them, or let the study say how they become one (patient.reduce)",
+        )
+    by = [name for name in rows.columns if name != "\0key"]
+    rows = rows.sort_values(["\0key", *(["\0order"] if "\0order" in by else []), *names], na_position="first", kind="stable")
+    if reduce in ("first", "last"):
+        return rows.drop_duplicates("\0key", keep=reduce)
+    grouped = rows.groupby("\0key", sort=True)
+    means = grouped[names].mean() if reduce == "mean" else grouped[names].max()
+    levels = [name for name in names if isinstance(study.columns[name], Levels)]
+    if levels:
+        means[levels] = grouped[levels].max()
+    return means.reset_index()
+
+
+def _fold(study: Study, keys: pd.Series[str], columns: dict[str, F64]) -> F64 | None:
+    folds = study.patient.folds
+    if isinstance(folds, Folds):
+        return np.array([folds.of(study.id, key) for key in keys], dtype=np.float64)
+    return None if folds is None else columns[folds]

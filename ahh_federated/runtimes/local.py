@@ -1,0 +1,74 @@
+"""All partners in this process: each desk answers in turn, bytes in and bytes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+
+from ahh_federated.core.cohorts import Cohort
+from ahh_federated.core.queries import Query, Rows
+from ahh_federated.core.releases import Status
+from ahh_federated.errors import Breach, Misuse
+from ahh_federated.node.desk import Desk
+from ahh_federated.study import Study
+from ahh_federated.wire import Reply, Request
+
+
+@dataclass(frozen=True, slots=True)
+class LocalLink:
+    """Desks by partner name."""
+
+    desks: Mapping[str, Desk]
+    today: date
+
+    @property
+    def partners(self) -> tuple[str, ...]:
+        return tuple(sorted(self.desks))
+
+    def exchange(self, request: Request, partners: Iterable[str]) -> Mapping[str, Reply]:
+        data = request.to_bytes()
+        return {name: checked(self.desks[name].answer(data, self.today), request) for name in partners}
+
+
+def checked(data: bytes, request: Request) -> Reply:
+    """Decode a reply and hold it against the request it must answer."""
+    reply = Reply.from_bytes(data)
+    if reply.request != request.id:
+        raise Breach("a reply answers another request than was asked")
+    return reply
+
+
+@dataclass(frozen=True, slots=True)
+class ExactLink:
+    """No noise, no grid, no ledger: the laboratory's reference, on data declared synthetic or public."""
+
+    study: Study
+    cohorts: Mapping[str, Cohort]
+
+    def __post_init__(self) -> None:
+        if not self.study.open_data:
+            raise Misuse(f'study.data is "{self.study.data}": an exact run needs data declared "synthetic" or "public"')
+
+    @property
+    def partners(self) -> tuple[str, ...]:
+        return tuple(sorted(self.cohorts))
+
+    def exchange(self, request: Request, partners: Iterable[str]) -> Mapping[str, Reply]:
+        ask = self.study.ask(request.ask)
+        query = ask.bound({}, exact=True).query(request.kind, request.parameters) if ask.model is None else None
+        query = query or ask.analysis.query(request.kind, request.parameters)
+        replies = {}
+        for name in partners:
+            cohort = self.cohorts[name]
+            kept = cohort if ask.where is None else cohort.keep(ask.where.mask(cohort))
+            replies[name] = Reply(request.id, Status.RELEASED, exact=_plain_sum(query, kept))
+        return replies
+
+
+def _plain_sum(query: Query, cohort: Cohort) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    vectors = query.rows(cohort) if isinstance(query, Rows) else query.factors(cohort)
+    used = np.where(np.isfinite(vectors).all(axis=1)[:, None], vectors, 0.0)
+    return np.asarray(used.sum(axis=0) if isinstance(query, Rows) else (used.T @ used).ravel())

@@ -1,0 +1,114 @@
+"""Reading a TOML table key by key, with errors that name the key, the reason and the fix."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, final
+
+from ahh_federated.errors import Misuse
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_ABSENT: Any = object()
+
+
+@final
+class Table:
+    """One table of a study file.  Every key must be read; `done` refuses those that nobody asked for."""
+
+    def __init__(self, content: Any, path: str) -> None:
+        if not isinstance(content, Mapping):
+            raise Misuse(f"{path} is not a table: write it as [{path}] with keys below it")
+        self._content = dict(content)
+        self._read: set[str] = set()
+        self.path = path
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._content
+
+    def keys(self) -> list[str]:
+        return list(self._content)
+
+    def at(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else key
+
+    def _take(self, key: str, default: Any, example: str) -> Any:
+        self._read.add(key)
+        if key in self._content:
+            return self._content[key]
+        if default is _ABSENT:
+            raise Misuse(f"{self.at(key)} is missing: add it, for example {key} = {example}")
+        return default
+
+    def text(self, key: str, default: Any = _ABSENT, example: str = '"..."') -> str:
+        value = self._take(key, default, example)
+        if not isinstance(value, str) or (not value.strip() and default is _ABSENT) or len(value) > 4000:
+            raise Misuse(f"{self.at(key)} is not a text of 1 to 4000 characters: write it as {key} = {example}")
+        return value
+
+    def name(self, key: str, example: str = '"my-study"') -> str:
+        return checked_name(self.text(key, example=example), self.at(key))
+
+    def choice(self, key: str, options: Sequence[str], default: Any = _ABSENT) -> str:
+        value = self._take(key, default, f'"{options[0]}"')
+        if value not in options:
+            raise Misuse(f"{self.at(key)} is not one of {', '.join(options)}: choose one of these")
+        return str(value)
+
+    def number(self, key: str, low: float, high: float, default: Any = _ABSENT, example: str = "1.0") -> float:
+        value = self._take(key, default, example)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low < float(value) <= high:
+            raise Misuse(f"{self.at(key)} is not a number above {low:g} and up to {high:g}: write for example {key} = {example}")
+        return float(value)
+
+    def integer(self, key: str, low: int, high: int, default: Any = _ABSENT) -> int:
+        value = self._take(key, default, str(low))
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise Misuse(f"{self.at(key)} is not a whole number from {low} to {high}: write for example {key} = {low}")
+        return value
+
+    def day(self, key: str) -> date:
+        value = self._take(key, _ABSENT, "2027-12-31")
+        if type(value) is not date:
+            raise Misuse(f"{self.at(key)} is not a date: write it without quotes, like {key} = 2027-12-31")
+        return value
+
+    def texts(self, key: str, default: Any = _ABSENT, example: str = '["no", "yes"]') -> tuple[str, ...]:
+        value = self._take(key, default, example)
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
+            raise Misuse(f"{self.at(key)} is not a list of texts: write it like {key} = {example}")
+        if len(set(value)) != len(value):
+            raise Misuse(f"{self.at(key)} names something twice: each may appear once")
+        return tuple(value)
+
+    def numbers(self, key: str, default: Any = _ABSENT, example: str = "[0.05, 0.1]") -> tuple[float, ...]:
+        value = self._take(key, default, example)
+        fine = isinstance(value, list | tuple) and all(
+            isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in value
+        )
+        if not fine:
+            raise Misuse(f"{self.at(key)} is not a list of numbers: write it like {key} = {example}")
+        return tuple(float(each) for each in value)
+
+    def raw(self, key: str, default: Any = _ABSENT, example: str = "...") -> Any:
+        return self._take(key, default, example)
+
+    def table(self, key: str, example: str = "{ ... }") -> Table:
+        return Table(self._take(key, _ABSENT, example), self.at(key))
+
+    def done(self) -> None:
+        for key in self._content:
+            if key not in self._read:
+                near = difflib.get_close_matches(key, self._read, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(sorted(self._read))}"
+                raise Misuse(f"{self.at(key)} is not a known key: {hint}")
+
+
+def checked_name(value: str, path: str) -> str:
+    """A name that is safe in filters, file names and on the wire."""
+    if not _NAME.fullmatch(value):
+        raise Misuse(f"{path}: {value!r} is not a name: a letter, then up to 63 letters, digits, - or _")
+    return value

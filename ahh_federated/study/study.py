@@ -1,0 +1,177 @@
+"""The study: one TOML file that says who asks what, why, about which columns, and for which privacy budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ahh_federated.core.columns import Column, Levels
+from ahh_federated.core.costs import Budget, Event, Spent, epsilon_of, sigma_for
+from ahh_federated.core.programs import Line
+from ahh_federated.errors import Misuse
+from ahh_federated.study.asks import Ask, read_ask
+from ahh_federated.study.declarations import Case, Patient, fold_column, read_cases, read_columns, read_patient
+from ahh_federated.study.fields import Table
+
+_LARGEST = 1 << 20  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A validated study.  `content` is the file as read; the digest is over its canonical form."""
+
+    id: str
+    title: str
+    purpose: str
+    version: int
+    consortium: str
+    minimum_partners: int
+    expires: date
+    data: str
+    requester: str
+    organisation: str
+    permit: str
+    budget: Budget
+    patient: Patient
+    columns: Mapping[str, Column]
+    cases: Mapping[str, Case]
+    asks: tuple[Ask, ...]
+    content: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form: JSON with sorted keys and no spaces, dates in ISO 8601."""
+        return hashlib.sha256(canonical(self.content)).hexdigest()
+
+    @property
+    def open_data(self) -> bool:
+        """Whether the data are declared synthetic or public, so that seeds and exact runs are allowed."""
+        return self.data in ("synthetic", "public")
+
+    @property
+    def fold(self) -> Levels | None:
+        return fold_column(self.patient, self.columns)
+
+    def ask(self, ask_id: str) -> Ask:
+        for ask in self.asks:
+            if ask.id == ask_id:
+                return ask
+        raise Misuse(f"the study {self.id} has no ask {ask_id!r}: it has {', '.join(ask.id for ask in self.asks)}")
+
+    def mu(self, ask: Ask, line: Line) -> float:
+        """The Gaussian-DP parameter of one step."""
+        return self.budget.mu * float((ask.share * line.share) ** 0.5)
+
+    def event(self, ask: Ask, line: Line) -> Event:
+        """What one step will cost: known before anything is asked."""
+        return Event(line.sensitivity, sigma_for(line.sensitivity, self.mu(ask, line)), line.width)
+
+    def ask_epsilon(self, ask: Ask) -> float:
+        """What an ask alone costs at the study's delta."""
+        return epsilon_of(self.budget.mu * float(ask.share**0.5), self.budget.delta)
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(
+        content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=lambda value: value.isoformat()
+    ).encode()
+
+
+def open_study(path: str | Path) -> Study:
+    """Read and validate a study file.
+
+    Raises:
+        Misuse: naming the key, the reason and the fix.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Misuse(f"{path} cannot be read ({error.strerror}): give the path of a study file") from None
+    if len(data) > _LARGEST:
+        raise Misuse(f"{path} is larger than a megabyte: a study file is a page or two")
+    try:
+        return parse_study(tomllib.loads(data.decode()))
+    except UnicodeDecodeError:
+        raise Misuse(f"{path} is not UTF-8 text: save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise Misuse(f"{path} is not valid TOML: {error}") from None
+    except Misuse as error:
+        raise Misuse(f"{path.name}: {error}") from None
+
+
+def parse_study(content: Mapping[str, Any]) -> Study:
+    """Validate the content of a study file."""
+    file = Table(content, "")
+    about, requester, privacy = file.table("study"), file.table("requester"), file.table("privacy")
+    columns = read_columns(file.table("columns"))
+    cases = read_cases(file.table("cases") if "cases" in file else Table({}, "cases"), columns)
+    patient = read_patient(file.table("patient"), columns)
+    fold = fold_column(patient, columns)
+    visible: dict[str, Column] = {**columns, **{name: case.column for name, case in cases.items()}}
+    if fold is not None:
+        visible[fold.name] = fold
+    asks = _asks(file.raw("ask", example="one or more [[ask]] tables"), visible)
+    study = Study(
+        id=about.name("id"),
+        title=about.text("title"),
+        purpose=about.text("purpose"),
+        version=about.integer("version", 1, 10**6),
+        consortium=about.name("consortium"),
+        minimum_partners=about.integer("minimum_partners", 1, 1000),
+        expires=about.day("expires"),
+        data=about.choice("data", ("real", "synthetic", "public"), default="real"),
+        requester=requester.text("name"),
+        organisation=requester.text("organisation"),
+        permit=requester.text("permit", example='"permit 2026-001"'),
+        budget=_budget(privacy),
+        patient=patient,
+        columns=columns,
+        cases=cases,
+        asks=asks,
+        content=content,
+    )
+    for table in (about, requester, privacy, file):
+        table.done()
+    _check_slack(study)
+    return study
+
+
+def _budget(privacy: Table) -> Budget:
+    epsilon = privacy.number("epsilon", 0.0, 20.0, example="1.0")
+    delta = privacy.number("delta", 0.0, 1e-2, example="1e-6")
+    if delta < 1e-12:
+        raise Misuse(f"{privacy.at('delta')} is below 1e-12: the integer grid needs a little room; 1e-6 suits most studies")
+    privacy.choice("neighbours", ("add-or-remove-one",))
+    if privacy.choice("noise", ("each-node", "shared")) == "shared":
+        raise Misuse(f'{privacy.at("noise")}: "shared" needs masks between the partners, which this version lacks: use "each-node"')
+    return Budget(epsilon, delta)
+
+
+def _asks(content: Any, columns: Mapping[str, Column]) -> tuple[Ask, ...]:
+    if not isinstance(content, list) or not content:
+        raise Misuse("ask is not a list of tables: write each ask below a line [[ask]]")
+    asks: dict[str, Ask] = {}
+    for number, each in enumerate(content, start=1):
+        ask = read_ask(Table(each, f"ask {number}"), columns, asks)
+        asks[ask.id] = ask
+    total = sum(ask.share for ask in asks.values())
+    if total > 1 + 1e-9:
+        raise Misuse(f"the shares of all asks sum to {total:g}: lower them so that they sum to at most 1")
+    return tuple(asks.values())
+
+
+def _check_slack(study: Study) -> None:
+    """The integer grid is charged to a hundredth of delta; refuse a study too wide for that."""
+    try:
+        events = [study.event(ask, line) for ask in study.asks for line in ask.analysis.schedule()]
+    except ValueError:
+        raise Misuse("privacy.epsilon or a share is too small for the noise it needs: raise it, or drop the ask") from None
+    if not Spent.of(events).slack <= study.budget.slack:
+        raise Misuse("privacy.delta is too small for so many cells: raise delta, or ask for fewer cells")
