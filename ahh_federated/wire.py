@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,9 +69,9 @@ class Request:
             raise Breach("a request names study, run, ask and kind as short texts")
         if type(step) is not int or not 0 <= step <= 10_000 or not isinstance(parameters, Mapping):
             raise Breach("a request has a step from 0 to 10000 and a table of parameters")
-        for name, values in parameters.items():
-            if not isinstance(values, list) or not all(type(value) is float for value in values):
-                raise Breach("a parameter is a list of numbers with a decimal point")
+        for values in parameters.values():
+            if not isinstance(values, list) or not all(type(value) is float and math.isfinite(value) for value in values):
+                raise Breach("a parameter is a list of finite numbers with a decimal point")
         study, run, ask, kind = (str(text) for text in texts)
         return cls(study, run, ask, step, kind, parameters)
 

@@ -110,7 +110,7 @@ class Scale:
         if self.exact:
             return np.ones(x.shape[1])
         length = np.einsum("ij,ij->j", x, x)  # integers below 2**53
-        return np.minimum(1.0, (self.radius * GRID) ** 2 / length)
+        return np.asarray(np.minimum(1.0, (self.radius * GRID) ** 2 / length))
 
     def predictor(self, x: F64, beta: F64) -> F64:
         """x'beta, shape (patients,); exact integer arithmetic on beta rounded to a public power of two."""

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import expit, log_ndtr
 
 from ahh_federated.analyses.design import LIMIT, Design, Scale
-from ahh_federated.analyses.numbers import Z95, Number, number
+from ahh_federated.analyses.numbers import Z95, number
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
 
@@ -20,7 +20,7 @@ class Fit:
     """Everything here is released or derived from releases.
 
     `beta` (shrunk) and `estimate` (not shrunk) are on the scale of x; `sampling` and `privacy` are the two parts of
-    the estimate's covariance.  `patients`, `events`: value and standard error.  `complete`: used, not used, error.
+    the estimate's covariance.  `cells`: patients used without the event, with it, not used, and their standard error.
     `predictor`: mean and standard deviation of the linear predictor over patients, as the releases tell them.
     """
 
@@ -31,9 +31,7 @@ class Fit:
     estimate: tuple[float, ...]
     sampling: F64
     privacy: F64
-    patients: tuple[float, float]
-    complete: tuple[float, float, float]
-    events: tuple[float, float]
+    cells: tuple[float, float, float, float]
     predictor: tuple[float, float]
     partners: tuple[str, ...]
     rounds: int
@@ -46,7 +44,7 @@ class Fit:
             if isinstance(term.column, Numeric) and term.level is None:
                 slope = 2 / (term.column.high - term.column.low) / spread
                 matrix[j, j] = slope
-                matrix[0, j] = -slope * float(term.column.unscaled(np.float64(centre)))
+                matrix[0, j] = -slope * term.column.unscaled(centre)
             else:
                 matrix[j, j] = 1 / spread
                 matrix[0, j] = -centre / spread
@@ -73,15 +71,16 @@ class Fit:
         return np.asarray(expit(self.scale.predictor(x, np.array(self.beta))))
 
     def to_json(self) -> dict[str, Any]:
-        used, unused, se = self.complete
-        known = used + unused
-        share = number(used / known, se * math.hypot(unused, used) / known**2, least=0.0, most=1.0) if known > 2 * se else None
+        without, events, unused, se = self.cells
+        used = without + events
+        everybody = used + unused
+        slope = math.hypot(math.sqrt(2) * unused, used) / everybody**2 if everybody > 2 * se else math.inf
         return {
             "outcome": self.outcome.name,
             "reference": {c.name: c.levels[0] for c in self.design.features if isinstance(c, Levels)},
-            "n": number(*self.patients).to_json(),
-            "events": number(*self.events, least=0.0).to_json(),
-            "complete": share.to_json() if share is not None else Number(None).to_json(),
+            "n": number(used, math.sqrt(2) * se, least=0.0).to_json(),
+            "events": number(events, se, least=0.0).to_json(),
+            "complete": number(used / everybody, slope * se, least=0.0, most=1.0).to_json(),
             "terms": self._terms(),
             "equation": self._equation(),
             "rounds": self.rounds,
@@ -121,15 +120,17 @@ class Fit:
             entry: dict[str, Any] = {"column": term.column.name, "level": term.level, "coefficient": float(values[j])}
             if isinstance(term.column, Numeric) and term.level is None:
                 entry["clip"] = self._clip(term.column, j)
-                entry["centre"] = float(term.column.unscaled(np.float64(self.scale.centre[j - 1])))
+                entry["centre"] = term.column.unscaled(self.scale.centre[j - 1])
             terms.append(entry)
         return {"intercept": float(values[0]), "terms": terms}
 
     def _clip(self, column: Numeric, j: int) -> list[float]:
         """Values beyond four spreads of the centre, or outside the public range, count as these."""
         centre, spread = self.scale.centre[j - 1], self.scale.spread[j - 1]
-        reach = np.clip(np.array([centre - LIMIT * spread, centre + LIMIT * spread]), -1, 1)
-        return [float(value) for value in column.unscaled(reach)] if not self.scale.exact else [column.low, column.high]
+        if self.scale.exact:
+            return [column.low, column.high]
+        low, high = max(centre - LIMIT * spread, -1.0), min(centre + LIMIT * spread, 1.0)
+        return [column.unscaled(low), column.unscaled(high)]
 
 
 def _name(column: str, term: Any) -> str:

@@ -4,7 +4,7 @@ x is the design's vector (analyses/design.py), R its public radius, w = min(1, R
 The weight depends on x alone, so the weighted score stays unbiased (Mallows weights); clipping residuals does not.
 
     kind              one patient contributes                       bound     why
-    glm.complete/1    e[all known] or e[something not known]        1         one unit vector
+    glm.complete/1    e[no event], e[event] or e[not used]            1         one unit vector
     glm.moments/1     (1, z, z**2 ..., indicators ...)              see class
     glm.gram/1        w x x'                                        R**2      w ||x||**2 <= R**2
     glm.classes/1     w x placed by the outcome                     R         w ||x|| <= R
@@ -32,7 +32,7 @@ from ahh_federated.core.queries import Parameters
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Patients of whom every feature and the outcome are known, and the others."""
+    """Patients used without the event, used with it, and not used since a feature or the outcome is not known."""
 
     design: Design
     outcome: Levels
@@ -40,7 +40,7 @@ class Complete:
 
     @property
     def width(self) -> int:
-        return 2
+        return 3
 
     @property
     def bound(self) -> float:
@@ -50,13 +50,14 @@ class Complete:
         return {}
 
     def rows(self, cohort: Cohort) -> F64:
-        used = ~np.isnan(cohort[self.outcome.name])
+        y = cohort[self.outcome.name]
+        used = ~np.isnan(y)
         if not self.design.indicators:
             used &= self.design.complete(cohort)
-        return one_hot(np.where(used, 0.0, 1.0), 2)
+        return one_hot(np.where(used, y, 2.0), 3)
 
     def patients(self, total: F64) -> float | None:
-        return float(total[0])
+        return float(total[0] + total[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,12 +71,13 @@ class HistogramTable:
     partners: dict[str, list[Number]]
 
     def to_json(self) -> dict[str, Any]:
-        numeric = isinstance(self.column, Numeric)
-        axis = {"edges": edges(self.column, self.bins).tolist()} if isinstance(self.column, Numeric) else {}
+        if isinstance(self.column, Numeric):
+            axis = {"unit": self.column.unit, "edges": edges(self.column, self.bins).tolist()}
+        else:
+            axis = {"unit": "", "levels": list(self.column.levels)}
         return {
             "column": self.column.name,
-            "unit": self.column.unit if isinstance(self.column, Numeric) else "",
-            **(axis if numeric else {"levels": list(getattr(self.column, "levels"))}),
+            **axis,
             "overall": [n.to_json() for n in self.overall],
             "partners": {name: [n.to_json() for n in each] for name, each in self.partners.items()},
         }

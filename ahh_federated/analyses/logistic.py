@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -61,7 +60,7 @@ class Logistic:
         shares = [rest * g / sum(growth) for g in growth] if not self.exact else [1e-6] * self.rounds
         moments = glm.FeatureMoments(self.design, self.outcome)
         return [
-            Line(glm.Complete.kind, 2, _COMPLETE),
+            Line(glm.Complete.kind, 3, _COMPLETE),
             Line(moments.kind, moments.width, _MOMENTS),
             Line(glm.Gram.kind, d * d, _GRAM, SQUARE_STEPS),
             Line(glm.ClassSums.kind, 2 * d, _CLASSES),
@@ -133,9 +132,8 @@ class Logistic:
             unshrunk = Combined(evidence.offset, evidence.variance, evidence.proximal)
             estimate = solve(phi, unshrunk, np.full(len(beta), _WIDE_VARIANCE), beta)
             information = phi.hessian(estimate)
-        inverse = np.linalg.inv(information)
+        inverse = np.asarray(np.linalg.inv(information), dtype=np.float64)
         complete = rounds.total(0)
-        used = (float(complete.values[0]), complete.stderr)
         return Fit(
             design=self.design,
             outcome=self.outcome,
@@ -143,10 +141,8 @@ class Logistic:
             beta=rounded(beta) if not self.exact else tuple(beta),
             estimate=tuple(float(value) for value in estimate),
             sampling=inverse,
-            privacy=evidence.variance * inverse @ inverse,
-            patients=used,
-            complete=(float(complete.values[0]), float(complete.values[1]), complete.stderr),
-            events=_events(first, phi, *used),
+            privacy=np.asarray(evidence.variance * inverse @ inverse),
+            cells=(float(complete.values[0]), float(complete.values[1]), float(complete.values[2]), complete.stderr),
             predictor=_predictor(phi, beta),
             partners=rounds.partners,
             rounds=len(rounds.asked) + len(rounds.scored),
@@ -157,13 +153,6 @@ def _predictor(phi: Surrogate, beta: F64) -> tuple[float, float]:
     mean, variance = float(phi.mean @ beta), float(beta @ phi.covariance @ beta)
     found = rounded(np.array([mean, math.sqrt(max(variance, 0.01))]))
     return found[0], found[1]
-
-
-def _events(first: Evidence, phi: Surrogate, n: float, se: float) -> tuple[float, float]:
-    """Events among the patients used: the share from the weighted class sums, the number from the first step."""
-    share = min(max(float(first.gradient[0]) / phi.n, 0.0), 1.0)
-    noise = first.stderr / phi.n
-    return share * n, math.hypot(share * se, n * noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +166,7 @@ class _Rounds:
     @property
     def partners(self) -> tuple[str, ...]:
         answered = [set(replies.partners) for replies in [*self.asked, *(each for _, each in self.scored)]]
-        return tuple(sorted(reduce(set.intersection, answered)))
+        return tuple(sorted(set.intersection(*answered)))
 
     def total(self, number: int) -> Pooled:
         return self.asked[number].total(self.partners)

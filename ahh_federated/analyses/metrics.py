@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ahh_federated.analyses.numbers import Number, number
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.releases import Pooled, Status
 
+Metric = Callable[[F64], float]
 FEWEST = 10.0  # events, and non-events, below which nothing is said of a partner
 _GROUP = 0.08  # least expected share of patients in a point of the calibration plot
 
@@ -75,7 +77,7 @@ def score(bins: Bins, total: Pooled) -> Score | None:
         return None
     n = float(cells.sum())
 
-    def figure(function: Callable[[F64], float], least: float = -math.inf, most: float = math.inf) -> Number:
+    def figure(function: Metric, least: float = -math.inf, most: float = math.inf) -> Number:
         slope = _gradient(function, cells)
         privacy = total.stderr * float(np.linalg.norm(slope))
         sampling = math.sqrt(float(slope**2 @ np.maximum(cells, 0.0)))
@@ -95,10 +97,10 @@ def score(bins: Bins, total: Pooled) -> Score | None:
         decision.append(
             {
                 "threshold": t,
-                "net_benefit": figure(lambda c, a=above, t=t: net_benefit(a, t, c)).to_json(),
-                "treat_all": figure(lambda c, t=t: net_benefit(np.ones(half), t, c)).to_json(),
-                "sensitivity": figure(lambda c, a=above: float(a @ c[half:] / c[half:].sum()), 0.0, 1.0).to_json(),
-                "ppv": figure(lambda c, a=above: _ppv(a, c), 0.0, 1.0).to_json(),
+                "net_benefit": figure(partial(net_benefit, above, t)).to_json(),
+                "treat_all": figure(partial(net_benefit, np.ones(half), t)).to_json(),
+                "sensitivity": figure(partial(_sensitivity, above), 0.0, 1.0).to_json(),
+                "ppv": figure(partial(_ppv, above), 0.0, 1.0).to_json(),
             }
         )
     return Score(figures, decision)
@@ -133,6 +135,11 @@ def net_benefit(above: F64, threshold: float, cells: F64) -> float:
     return float((above @ events - above @ without * threshold / (1 - threshold)) / cells.sum())
 
 
+def _sensitivity(above: F64, cells: F64) -> float:
+    _, events = np.split(cells, 2)
+    return float(above @ events / events.sum())
+
+
 def _ppv(above: F64, cells: F64) -> float:
     without, events = np.split(cells, 2)
     flagged = above @ (without + events)
@@ -142,7 +149,7 @@ def _ppv(above: F64, cells: F64) -> float:
 def _calibration_weights(bins: Bins, n: float, s: float) -> F64:
     """Bins that hold mostly noise count for little.  Built from what is expected, not from the noisy cells."""
     variance = n * bins.share * bins.risk * (1 - bins.risk)
-    return variance / (variance + s**2 * (1 + bins.risk**2) + 1e-9)
+    return np.asarray(variance / (variance + s**2 * (1 + bins.risk**2) + 1e-9))
 
 
 def _recalibrate(bins: Bins, weights: F64, cells: F64) -> F64:
@@ -157,7 +164,7 @@ def _recalibrate(bins: Bins, weights: F64, cells: F64) -> F64:
         step = np.clip(np.linalg.solve(information, score), -1, 1)
         beta = beta + step
         if float(np.abs(step).max()) < 1e-12:
-            return beta
+            return np.asarray(beta)
     return np.full(2, math.nan)
 
 
@@ -176,7 +183,7 @@ def _in_the_large(bins: Bins, weights: F64, cells: F64) -> float:
     return math.nan
 
 
-def _gradient(function: Callable[[F64], float], cells: F64) -> F64:
+def _gradient(function: Metric, cells: F64) -> F64:
     """Central differences, half a patient either way."""
     slope = np.empty_like(cells)
     for cell in range(len(cells)):

@@ -125,6 +125,6 @@ def _moment(column: Numeric, sums: F64, s: float) -> Moment:
     slope = np.array([-(square - 2 * mean**2), -2 * mean, 1.0]) / (2 * math.sqrt(variance) * n)
     return Moment(
         number(n, s),
-        number(float(column.unscaled(np.float64(mean))), half * s / n * math.hypot(1.0, mean)),
+        number(column.unscaled(mean), half * s / n * math.hypot(1.0, mean)),
         number(half * math.sqrt(variance), half * s * float(np.linalg.norm(slope)), least=0.0),
     )

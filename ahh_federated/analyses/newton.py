@@ -50,17 +50,20 @@ class Surrogate:
 
     def gradient(self, beta: F64) -> F64:
         _, p, u, _ = self._quadrature(beta)
-        return self.n * (float(_WEIGHTS @ p) * self.mean + float(_WEIGHTS @ (p * _NODES)) * u)
+        return np.asarray(self.n * (float(_WEIGHTS @ p) * self.mean + float(_WEIGHTS @ (p * _NODES)) * u))
 
     def hessian(self, beta: F64) -> F64:
         _, p, u, sd = self._quadrature(beta)
         slope = _WEIGHTS * p * (1 - p)
         across = np.outer(self.mean, u)
-        return self.n * (
-            slope.sum() * np.outer(self.mean, self.mean)
-            + float(slope @ _NODES) * (across + across.T)
-            + float(slope @ _NODES**2) * np.outer(u, u)
-            + float(_WEIGHTS @ (p * _NODES)) / sd * (self.covariance - np.outer(u, u))
+        return np.asarray(
+            self.n
+            * (
+                slope.sum() * np.outer(self.mean, self.mean)
+                + float(slope @ _NODES) * (across + across.T)
+                + float(slope @ _NODES**2) * np.outer(u, u)
+                + float(_WEIGHTS @ (p * _NODES)) / sd * (self.covariance - np.outer(u, u))
+            )
         )
 
 
@@ -127,7 +130,7 @@ def combine(phi: Surrogate, first: Evidence, scores: list[Evidence], beta: F64) 
 
 def _weights(metric: F64, evidence: list[Evidence], beta: F64) -> F64:
     if evidence[-1].stderr == 0:  # an exact run trusts the newest gradient alone
-        return np.eye(len(evidence))[-1]
+        return np.asarray(np.eye(len(evidence))[-1])
     drift = np.array([float(np.sum((metric @ (beta - each.beta)) ** 2)) for each in evidence])
     drift[-1] = 0.0
     noise = np.array([each.stderr for each in evidence])
@@ -150,7 +153,7 @@ def solve(phi: Surrogate, evidence: Combined, prior_variance: F64 | None, start:
     def objective(beta: F64) -> float:
         return phi.value(beta) + float(beta @ quadratic @ beta) / 2 + float(evidence.offset @ beta)
 
-    beta, value = start, objective(start)
+    beta, value = np.asarray(start), objective(start)
     ridge = 1e-9 * np.eye(len(start))
     for _ in range(100):
         slope = phi.gradient(beta) + quadratic @ beta + evidence.offset
@@ -162,4 +165,4 @@ def solve(phi: Surrogate, evidence: Combined, prior_variance: F64 | None, start:
         before, value = value, objective(beta)
         if float(np.abs(step).max()) < 1e-13 * (1 + float(np.abs(beta).max())) or before == value:
             break
-    return beta
+    return np.asarray(beta)

@@ -37,7 +37,7 @@ class TreeCounts:
 
     @property
     def width(self) -> int:
-        return 2 ** (LEVELS + 1) - 2
+        return int(2 ** (LEVELS + 1) - 2)
 
     @property
     def bound(self) -> float:
@@ -88,9 +88,7 @@ class Quantiles:
     def program(self) -> Program:
         replies: Round = yield TreeCounts(self.column)
         partners = {
-            name: [missing(reply) for _ in self.probabilities]
-            if isinstance(reply, Status)
-            else self._decode(replies.of(name))
+            name: [missing(reply) for _ in self.probabilities] if isinstance(reply, Status) else self._decode(replies.of(name))
             for name, reply in sorted(replies.replies.items())
         }
         return QuantileTable(self.column, self.probabilities, self._decode(replies.total()), partners)
@@ -126,7 +124,7 @@ class Quantiles:
             return self.column.high
         within = (target - rising[cell - 1]) / (rising[cell] - rising[cell - 1])
         cells = len(rising) - 1
-        return self.column.low + (cell - 1 + within) / cells * (self.column.high - self.column.low)
+        return float(self.column.low + (cell - 1 + within) / cells * (self.column.high - self.column.low))
 
 
 def _tree() -> F64:

@@ -54,7 +54,9 @@ def _quote(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _run(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one = verb.add_parser("run", help="run a study on tables that lie on this machine")
     one.add_argument("study", type=Path, metavar="STUDY.toml")
-    one.add_argument("--partners", type=Path, required=True, metavar="DIR", help="a folder with one CSV or Parquet table per partner")
+    one.add_argument(
+        "--partners", type=Path, required=True, metavar="DIR", help="a folder with one CSV or Parquet table per partner"
+    )
     one.add_argument("--out", type=Path, required=True, metavar="OUT", help="where report, results, model and transcript go")
     one.add_argument("--engine", choices=("local", "flower"), default="local", help="direct calls, or Flower's messages")
     one.add_argument("--seed", type=int, default=None, metavar="N", help="fixed noise; synthetic or public data only")

@@ -15,12 +15,20 @@ from ahh_federated.lab.quoting import Item, Quote
 def bill(console: Console, quote: Quote) -> None:
     """What each ask costs, and the expected half-width of its numbers' 95 % intervals."""
     table = Table(title=f"{quote.study}: the bill for one patient at one partner, at delta {quote.delta:g}", title_justify="left")
-    for heading, justify in (("ask", "left"), ("analysis", "left"), ("messages", "right"), ("numbers", "right"), ("epsilon alone", "right")):
+    for heading, justify in (
+        ("ask", "left"),
+        ("analysis", "left"),
+        ("messages", "right"),
+        ("numbers", "right"),
+        ("epsilon alone", "right"),
+    ):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich spells these as a Literal
     for item in quote.items:
         table.add_row(item.ask, item.analysis, str(item.messages), str(item.numbers), f"{item.epsilon:.3f}")
     table.add_section()
-    table.add_row("all together", "", str(sum(item.messages for item in quote.items)), "", f"{quote.total:.3f} of {quote.epsilon:g}")
+    table.add_row(
+        "all together", "", str(sum(item.messages for item in quote.items)), "", f"{quote.total:.3f} of {quote.epsilon:g}"
+    )
     console.print(table)
     for item in quote.items:
         if item.errors:
@@ -60,7 +68,9 @@ def _odds_ratios(ask: Mapping[str, Any]) -> Table:
     for term in answer["terms"]:
         if term["column"] is not None:
             interval = f"{term['low']:.2f} to {term['high']:.2f}"
-            table.add_row(term["name"], f"{term['odds_ratio']:.2f}", interval, f"{term['se_privacy']:.3f}", f"{term['se_sampling']:.3f}")
+            table.add_row(
+                term["name"], f"{term['odds_ratio']:.2f}", interval, f"{term['se_privacy']:.3f}", f"{term['se_sampling']:.3f}"
+            )
     n, events = answer["n"], answer["events"]
     table.caption = f"{_whole(n)} patients, {_whole(events)} with the outcome; intervals include the privacy noise"
     return table

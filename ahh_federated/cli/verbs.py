@@ -70,7 +70,9 @@ def show(console: Console, results: StudyResults, out: Path) -> None:
     for ask in data["asks"]:
         if ask["status"] != "released":
             console.print(f"{ask['id']}: [yellow]{ask['status']}[/] {ask['reason']}", highlight=False)
-    console.print(f"\nWritten to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}", highlight=False)
+    console.print(
+        f"\nWritten to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}", highlight=False
+    )
     console.print(f"Look at {out / REPORT}", highlight=False)
 
 
@@ -127,7 +129,9 @@ def _entries(name: str, ledger: Ledger) -> Table:
             cost = f"{Spent.of([entry.event]).epsilon(budget.delta):.3g}"
         elif entry.kind == "budget":
             cost = f"limit {entry.epsilon:g} at delta {entry.delta:g}"
-        table.add_row(str(entry.seq), entry.time[:19], entry.kind, (entry.study or "")[:12], entry.ask or "", entry.query or "", cost)
+        table.add_row(
+            str(entry.seq), entry.time[:19], entry.kind, (entry.study or "")[:12], entry.ask or "", entry.query or "", cost
+        )
     if budget is not None:
         spent = ledger.spent().epsilon(budget.delta)
         table.caption = f"spent epsilon {spent:.4g} of {budget.epsilon:g} at delta {budget.delta:g}"

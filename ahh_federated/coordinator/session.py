@@ -81,7 +81,7 @@ class Session:
 
     def _outcome(self, ask: Ask) -> Outcome:
         if ask.model is not None and ask.model not in self._fits:
-            coverage = {name: Status.FAILED for name in self.link.partners}
+            coverage = dict.fromkeys(self.link.partners, Status.FAILED)
             return Outcome(ask, Status.FAILED, f"the model {ask.model!r} has no answer", None, coverage, 0)
         asking = _Asking(self, ask)
         analysis = ask.bound(self._fits, exact=self.exact)
@@ -105,7 +105,7 @@ class _Asking:
     messages: int = 0
 
     def __post_init__(self) -> None:
-        self.coverage = {name: Status.RELEASED for name in self.session.link.partners}
+        self.coverage = dict.fromkeys(self.session.link.partners, Status.RELEASED)
 
     def round(self, number: int, line: Line, query: Query) -> Round:
         session = self.session
@@ -147,6 +147,6 @@ def _reasons(replies: Iterable[Reply]) -> str:
 
 def _worst(statuses: Iterable[Status]) -> Status:
     """Why an ask has no answer: what most of the partners that did not release say, ties in the order of the list."""
-    found = [status for status in statuses if status is not Status.RELEASED]
-    order = (Status.REFUSED, Status.FAILED, Status.OFFLINE, Status.BELOW)
-    return max(order, key=found.count) if found else Status.FAILED
+    found: list[Status] = [status for status in statuses if status is not Status.RELEASED]
+    order: tuple[Status, ...] = (Status.REFUSED, Status.FAILED, Status.OFFLINE, Status.BELOW)
+    return max(order, key=lambda status: found.count(status)) if found else Status.FAILED

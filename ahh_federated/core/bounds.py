@@ -32,19 +32,19 @@ def on_grid(vectors: F64, bound: float, steps: int) -> F64:
     """
     scaled = np.multiply(vectors, steps / bound)
     np.trunc(scaled, out=scaled)
-    outside = ~(_squared_length(scaled) <= steps * steps)  # also true of NaN
+    outside = np.logical_not(_squared_length(scaled) <= steps * steps)  # also true of NaN
     if outside.any():
         scaled[outside] = _brought_inside(scaled[outside], steps)
     return scaled
 
 
 def _brought_inside(vectors: F64, steps: int) -> F64:
-    finite = np.isfinite(vectors).all(axis=1)
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
     clipped = np.where(finite[:, None], np.clip(vectors, -steps, steps), 0.0)
     length = np.sqrt(np.maximum(_squared_length(clipped), 1.0))
     shorter = np.trunc(clipped * np.minimum(steps / length, 1.0)[:, None])
     shorter[~(_squared_length(shorter) <= steps * steps)] = 0.0
-    return shorter
+    return np.asarray(shorter)
 
 
 def _squared_length(integers: F64) -> F64:

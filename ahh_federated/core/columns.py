@@ -25,9 +25,9 @@ class Numeric:
         """Values in the unit, clipped to the range and mapped onto [-1, 1]; NaN stays NaN."""
         return 2.0 * (np.clip(values, self.low, self.high) - self.low) / (self.high - self.low) - 1.0
 
-    def unscaled(self, values: F64) -> F64:
-        """The inverse of `scaled` within the range."""
-        return (values + 1.0) / 2.0 * (self.high - self.low) + self.low
+    def unscaled(self, value: float) -> float:
+        """The inverse of `scaled` within the range, for one value."""
+        return (value + 1.0) / 2.0 * (self.high - self.low) + self.low
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,9 @@ def _build(node: ast.expr, columns: Mapping[str, Column], used: dict[str, None],
         return _not(_build(node.operand, columns, used, thing))
     if isinstance(node, ast.Compare):
         return _comparison(node, columns, used, thing)
-    raise Misuse(f"{thing}: {ast.unparse(node)!r} is not allowed: only comparisons of a column with a value, joined by and, or, not")
+    raise Misuse(
+        f"{thing}: {ast.unparse(node)!r} is not allowed: only comparisons of a column with a value, joined by and, or, not"
+    )
 
 
 def _all(parts: list[Callable[[Cohort], _Truth]]) -> Callable[[Cohort], _Truth]:

@@ -66,9 +66,7 @@ def price(query: Query, mu: float) -> Event:
     return Event(sensitivity(query), sigma_for(sensitivity(query), mu), query.width)
 
 
-def release(
-    query: Query, cohort: Cohort, *, where: Filter | None, order: Order, books: Books, entropy: Entropy
-) -> Release:
+def release(query: Query, cohort: Cohort, *, where: Filter | None, order: Order, books: Books, entropy: Entropy) -> Release:
     """Release one query about a cohort, paid for and noised.
 
     Raises:

@@ -44,8 +44,7 @@ def discrete_gaussian(sigma: int, size: int, entropy: Entropy) -> NDArray[np.int
     sigma, size = index(sigma), index(size)
     if not MIN_SIGMA <= sigma <= MAX_SIGMA:
         raise ValueError(
-            f"sigma = {sigma} grid steps is outside 2^10 to 2^44, where the noise is proven;"
-            " choose a finer or a coarser grid"
+            f"sigma = {sigma} grid steps is outside 2^10 to 2^44, where the noise is proven; choose a finer or a coarser grid"
         )
     if size < 0:
         raise ValueError(f"size = {size} is negative; ask for zero values or more")

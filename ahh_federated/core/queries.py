@@ -53,4 +53,3 @@ class Squares(_Summed, Protocol):
 
 
 Query = Rows | Squares
-

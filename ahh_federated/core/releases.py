@@ -39,7 +39,7 @@ class Release:
 
     @property
     def values(self) -> F64:
-        return self.cells * self.step
+        return np.asarray(self.cells * self.step, dtype=np.float64)
 
     @property
     def stderr(self) -> float:

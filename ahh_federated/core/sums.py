@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ahh_federated.core.bounds import FACTOR_STEPS, ROW_STEPS, SQUARE_STEPS, on_grid
 from ahh_federated.core.cohorts import F64, Cohort
-from ahh_federated.core.queries import Query, Rows
 from ahh_federated.core.filters import Filter
+from ahh_federated.core.queries import Query, Rows
 
 I64 = NDArray[np.int64]
 _CELLS = 1 << 19  # float64 values in a chunk: 4 MiB, about one core's cache

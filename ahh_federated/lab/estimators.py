@@ -62,7 +62,9 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         for outcome in results.outcomes:
             if isinstance(outcome.answer, Fit) and self.ask in (None, outcome.ask.id):
                 return self._keep(model_content(outcome.answer, study))
-        raise Misuse(f"no model came out of the study {study.id}: {'; '.join(f'{o.ask.id} {o.status}' for o in results.outcomes)}")
+        raise Misuse(
+            f"no model came out of the study {study.id}: {'; '.join(f'{o.ask.id} {o.status}' for o in results.outcomes)}"
+        )
 
     @classmethod
     def from_fit(cls, fit: Fit, study: Study) -> LogisticRegression:
@@ -92,7 +94,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         eta = np.full(len(X), self.intercept_[0])
         for term, coefficient in terms:
             eta = eta + coefficient * self._term(term, X)
-        return eta
+        return np.asarray(eta)
 
     def _term(self, term: Mapping[str, Any], X: pd.DataFrame) -> NDArray[np.float64]:
         column = self.model_["columns"][term["column"]]
@@ -101,7 +103,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             text = values.astype(object).where(values.notna(), None)
             absent = ~text.isin(column["levels"]).to_numpy()
             if term["level"] == "not known":
-                return absent.astype(np.float64)
+                return np.asarray(absent, dtype=np.float64)
             hit = (text == term["level"]).to_numpy(np.float64)
             return np.where(absent, 0.0 if self.model_["indicators"] else np.nan, hit)
         numbers = np.array(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
@@ -112,19 +114,21 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if term["level"] == "not known":
             return np.isnan(numbers).astype(np.float64)
         numbers = np.clip(numbers, *term["clip"])
-        return np.where(np.isnan(numbers), term["centre"], numbers) if self.model_["indicators"] else numbers
+        return np.asarray(np.where(np.isnan(numbers), term["centre"], numbers) if self.model_["indicators"] else numbers)
 
     def predict_proba(self, X: pd.DataFrame) -> NDArray[np.float64]:
         """Risk without and with the event, shape (rows, 2)."""
         p = expit(self.decision_function(X))
-        return np.stack([1 - p, p], axis=1)
+        return np.asarray(np.stack([1 - p, p], axis=1))
 
     def predict(self, X: pd.DataFrame) -> NDArray[Any]:
         """The likelier level, shape (rows,)."""
         risk = self.predict_proba(X)[:, 1]
         if np.isnan(risk).any():
-            raise Misuse(f"{int(np.isnan(risk).sum())} rows lack a value the model needs: complete or drop them, or use predict_proba")
-        return self.classes_[(risk > 0.5).astype(int)]
+            raise Misuse(
+                f"{int(np.isnan(risk).sum())} rows lack a value the model needs: complete or drop them, or use predict_proba"
+            )
+        return np.asarray(self.classes_[(risk > 0.5).astype(int)])
 
     def summary(self) -> pd.DataFrame:
         """Odds ratios with 95 % intervals that include the privacy noise; one row a term."""

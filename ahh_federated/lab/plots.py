@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ahh_federated.lab.report_words import Number, fixed, is_released, percent, plain, status_words
+from ahh_federated.lab.report_words import Number, bounded, is_released, percent, plain, status_words
 
 BLUE: Final = "#0b5c94"
 SKY: Final = "#7fb8dc"
@@ -29,6 +29,7 @@ OCHRE: Final = "#e69f00"
 GREY: Final = "#8a97a3"
 PALE: Final = "#e3e9ee"
 INK: Final = "#22303c"
+TICK_DIGITS: Final = 8
 LEVELS: Final = (BLUE, SKY, GREY, OCHRE)
 ERROR_BAR: Final[Mapping[str, Any]] = {"ecolor": INK, "elinewidth": 1.3, "capsize": 3.0, "capthick": 1.3}
 
@@ -112,11 +113,11 @@ def bars(plot: Plot, rows: Sequence[Row], axis: str) -> str:
             number = row.number
             if number is not None and is_released(number):
                 error = [[value] for value in reach(number)]
-                axes.barh(place, max(number["value"], 0.0), 0.62, color=row.colour)
-                axes.errorbar(number["value"], place, xerr=error, fmt="none", **ERROR_BAR)
+                axes.barh(place, max(bounded(number), 0.0), 0.62, color=row.colour)
+                axes.errorbar(bounded(number), place, xerr=error, fmt="none", **ERROR_BAR)
             else:
                 _say_status(axes, place, number)
-        rows_on_axis(axes, rows)
+        rows_on_axis(axes, rows, wide=30 if plot.width < 500 else 56)
         _value_axis(axes, axis)
         axes.axvline(0, color=GREY, linewidth=1.0)
 
@@ -131,16 +132,16 @@ def histogram(plot: Plot, edges: Sequence[float], numbers: Sequence[Number], axi
         for (left, right), number in zip(pairwise(edges), numbers, strict=True):
             middle, width = (left + right) / 2, right - left
             if is_released(number):
-                axes.bar(middle, max(number["value"], 0.0), width * 0.94, color=SKY)
+                axes.bar(middle, max(bounded(number), 0.0), width * 0.94, color=SKY)
                 error = [[value] for value in reach(number)]
-                axes.errorbar(middle, number["value"], yerr=error, fmt="none", **ERROR_BAR)
+                axes.errorbar(middle, bounded(number), yerr=error, fmt="none", **ERROR_BAR)
             else:
                 axes.plot(middle, 0, marker="x", color=INK, clip_on=False)
         axes.axhline(0, color=GREY, linewidth=1.0)
         axes.set_xlabel(short(axis, 80))
         axes.set_ylabel("patients")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: fixed(value, 0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(tick))
+        axes.yaxis.set_major_formatter(FuncFormatter(tick))
         axes.grid(axis="y")
 
     return draw(plot, paint)
@@ -175,7 +176,7 @@ def _forest_panel(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
         axes.axvline(panel.reference, color=GREY, linewidth=1.0, linestyle=(0, (3, 3)))
     last = rows[-1].number
     if last is not None and is_released(last):
-        axes.axvline(last["value"], color=SKY, linewidth=1.0)
+        axes.axvline(bounded(last), color=SKY, linewidth=1.0)
     for place, row in enumerate(rows):
         if row.number is None or not is_released(row.number):
             _say_status(axes, place, row.number)
@@ -184,11 +185,11 @@ def _forest_panel(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
         shape: dict[str, Any] = {"marker": "D", "markersize": 7.0, "color": INK}
         if not row.strong:
             shape = {"marker": "o", "markersize": 5.5, "color": row.colour}
-        axes.errorbar(row.number["value"], place, xerr=error, linewidth=1.8, **shape)
+        axes.errorbar(bounded(row.number), place, xerr=error, linewidth=1.8, **shape)
     rows_on_axis(axes, rows)
     axes.set_title(short(panel.title, 26), fontsize=11, color=INK, loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(tick))
     axes.grid(axis="x")
 
 
@@ -201,7 +202,7 @@ def strips(plot: Plot, rows: Mapping[str, Sequence[Number]], probabilities: Sequ
             if not all(is_released(number) for number in numbers):
                 _say_status(axes, place, next(number for number in numbers if not is_released(number)))
                 continue
-            values = [number["value"] for number in numbers]
+            values = [bounded(number) for number in numbers]
             for depth, (low, high) in enumerate(_nested(values)):
                 axes.plot([low, high], [place, place], color=SKY if depth == 0 else BLUE, linewidth=2 + 4 * depth)
             if 0.5 in probabilities:
@@ -219,9 +220,9 @@ def _nested(values: Sequence[float]) -> Iterator[tuple[float, float]]:
         yield values[depth], values[-1 - depth]
 
 
-def rows_on_axis(axes: Axes, rows: Sequence[Row]) -> None:
-    """Labels down the left, the first row on top."""
-    axes.set_yticks(range(len(rows)), [short(row.label, 30) for row in rows])
+def rows_on_axis(axes: Axes, rows: Sequence[Row], wide: int = 30) -> None:
+    """Labels of `wide` characters down the left, the first row on top."""
+    axes.set_yticks(range(len(rows)), [short(row.label, wide) for row in rows], multialignment="right")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -230,7 +231,7 @@ def rows_on_axis(axes: Axes, rows: Sequence[Row]) -> None:
 def _value_axis(axes: Axes, label: str) -> None:
     axes.set_xlabel(short(label, 50))
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: fixed(value, 0) if abs(value) >= 10 else plain(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(tick))
     axes.grid(axis="x")
 
 
@@ -243,7 +244,7 @@ def _say_status(axes: Axes, place: int, number: Number | None) -> None:
 
 def reach(number: Number) -> tuple[float, float]:
     """How far the 95 % interval reaches below and above the value; nothing where there is no interval."""
-    value, low, high = number["value"], number.get("low"), number.get("high")
+    value, low, high = bounded(number), number.get("low"), number.get("high")
     return (0.0 if low is None else max(value - low, 0.0)), (0.0 if high is None else max(high - value, 0.0))
 
 
@@ -252,6 +253,11 @@ def short(text: str, width: int) -> str:
     return "\n".join(wrap(text, width, max_lines=2, placeholder=" \u2026"))
 
 
+def tick(value: float, _: int | None) -> str:
+    """A tick in full: rounding it would put the mark at another place than its number says."""
+    return plain(value, TICK_DIGITS)
+
+
 def percent_axis(value: float, _: int | None) -> str:
     """A tick of a fraction, as a percentage."""
-    return percent(value)
+    return percent(value, TICK_DIGITS)

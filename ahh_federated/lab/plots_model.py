@@ -22,8 +22,9 @@ from ahh_federated.lab.plots import (
     percent_axis,
     reach,
     rows_on_axis,
+    tick,
 )
-from ahh_federated.lab.report_words import Z95, is_released, plain, usable
+from ahh_federated.lab.report_words import Z95, bounded, is_released, usable
 
 Point = Mapping[str, Any]
 ODDS_TICKS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
@@ -60,7 +61,7 @@ def _odds_axis(axes: Axes, low: float, high: float) -> None:
     ticks = wide if len(wide) >= 3 else [tick / 10 for tick in range(2, 40) if low <= tick / 10 <= high][::2]
     axes.xaxis.set_major_locator(FixedLocator(sorted({*ticks, 1.0})))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(tick))
     axes.set_xlabel("odds ratio, 95% interval")
     axes.grid(axis="x")
 
@@ -93,7 +94,7 @@ def calibration(plot: Plot, points: Sequence[Point]) -> str:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.0, linestyle=(0, (3, 3)))
         for point in kept:
             error = [[value] for value in reach(point["observed"])]
-            axes.errorbar(point["predicted"], point["observed"]["value"], yerr=error, fmt="o", color=BLUE, linewidth=1.6)
+            axes.errorbar(point["predicted"], bounded(point["observed"]), yerr=error, fmt="o", color=BLUE, linewidth=1.6)
         axes.set_xlabel("predicted risk")
         axes.set_ylabel("observed share with the outcome")
         _unit_square(axes, min(top, 1.0))
@@ -112,7 +113,7 @@ def decision(plot: Plot, points: Sequence[Point]) -> str:
             ("model", BLUE, "use the model", "-"),
         ):
             kept = [point for point in points if is_released(point[key])]
-            across, up = [p["threshold"] for p in kept], [p[key]["value"] for p in kept]
+            across, up = [p["threshold"] for p in kept], [bounded(p[key]) for p in kept]
             axes.plot(
                 across,
                 up,
@@ -123,7 +124,7 @@ def decision(plot: Plot, points: Sequence[Point]) -> str:
                 markersize=4.5,
                 label=label,
             )
-            lows, highs = ([p[key]["value"] + s * reach(p[key])[s > 0] for p in kept] for s in (-1, 1))
+            lows, highs = ([bounded(p[key]) + s * reach(p[key])[s > 0] for p in kept] for s in (-1, 1))
             axes.fill_between(across, lows, highs, color=colour, alpha=0.18, linewidth=0)
         axes.plot([p["threshold"] for p in points], [p["none"] for p in points], color=GREY, label="treat none")
         best = max([0.0, *(p["model"]["value"] for p in points if is_released(p["model"]))])
@@ -134,7 +135,7 @@ def decision(plot: Plot, points: Sequence[Point]) -> str:
         if len(points) <= 8:
             axes.xaxis.set_major_locator(FixedLocator([point["threshold"] for point in points]))
         axes.xaxis.set_major_formatter(FuncFormatter(percent_axis))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(tick))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="y")
         axes.legend(loc="upper right")

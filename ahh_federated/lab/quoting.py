@@ -56,7 +56,9 @@ class Quote:
     items: tuple[Item, ...]
 
     def __str__(self) -> str:
-        lines = [f"{self.study}: epsilon {self.total:.3g} of {self.epsilon:g} at delta {self.delta:g}, for one patient at one partner"]
+        lines = [
+            f"{self.study}: epsilon {self.total:.3g} of {self.epsilon:g} at delta {self.delta:g}, for one patient at one partner"
+        ]
         for item in self.items:
             lines.append(f"  {item.ask} ({item.analysis}): epsilon {item.epsilon:.3g} alone, {item.messages} messages a node")
             for patients, errors in item.errors.items():
@@ -80,7 +82,9 @@ def quote(study: Study, patients: Sequence[int] = SIZES, *, partners: int | None
         lines = ask.analysis.schedule()
         errors = {n: outcomes[ask.id] for n, outcomes in simulated.items()}
         widths = sum(line.width for line in lines)
-        items.append(Item(ask.id, ask.name, ask.share, len(lines), widths, Spent.of(events[ask.id]).epsilon(study.budget.delta), errors))
+        items.append(
+            Item(ask.id, ask.name, ask.share, len(lines), widths, Spent.of(events[ask.id]).epsilon(study.budget.delta), errors)
+        )
     total = Spent.of(event for each in events.values() for event in each).epsilon(study.budget.delta)
     return Quote(study.id, study.budget.epsilon, study.budget.delta, total, tuple(items))
 
@@ -144,4 +148,4 @@ def _half(number: dict[str, Any] | None) -> float:
     """Half the width of an interval; not a number where nothing would be released."""
     if number is None or number["value"] is None:
         return float("nan")
-    return (number["high"] - number["low"]) / 2
+    return float(number["high"] - number["low"]) / 2

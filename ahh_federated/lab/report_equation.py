@@ -64,7 +64,7 @@ def _limit(term: Json, names: Names) -> str:
     text = f"{names.of(term['column'])} from {plain(low)} to {plain(high)} {declared.get('unit', '')}".strip()
     if "clip" not in term:
         return text
-    least, most = (plain(value, DIGITS) for value in term["clip"])
+    least, most = (plain(value, 4) for value in term["clip"])
     below = f"as {least} below {least}" if term["clip"][0] > low else ""
     above = f"as {most} above {most}" if term["clip"][1] < high else ""
     return f"{text}, counted {listing([words for words in (below, above) if words])}" if below or above else text

@@ -11,6 +11,7 @@ from ahh_federated.lab.report_tables import Json, Names
 from ahh_federated.lab.report_words import (
     Number,
     Shown,
+    bounded,
     count_of,
     fixed,
     is_released,
@@ -108,9 +109,10 @@ def _capital(text: str) -> str:
 def _who(results: Json) -> Iterator[str]:
     partners, study = results["partners"], results["study"]
     gave = [partner["name"] for partner in partners if partner["status"] == "released"]
+    took_part = "all" if len(gave) == len(partners) else str(len(gave))
     yield (
         f"{study['organisation']} put {count_of(len(results['asks']), 'question')} to "
-        f"{count_of(len(partners), 'partner')}; {len(gave)} of them gave results."
+        f"{count_of(len(partners), 'partner')}; {took_part} of them gave results."
     )
     without = [f"{p['name']} ({_bare(p['status'])})" for p in partners if p["status"] != "released"]
     if without:
@@ -137,6 +139,9 @@ def _model(results: Json, names: Names) -> Iterator[str]:
     if share is not None:
         number = shown(share, "share")
         text += f", of whom {number.main} had the outcome ({number.interval})"
+    complete = model["complete"]
+    if complete is not None and is_released(complete):
+        text += f"; every characteristic was known for {shown(complete, 'share').main} of the patients it could have used"
     yield text + "."
 
 
@@ -146,13 +151,14 @@ def _evaluation(results: Json, names: Names) -> Iterator[str]:
         return
     auroc = scores["overall"].get("auroc")
     if is_released(auroc):
-        number, pairs = shown(auroc, "three decimals"), round(100 * auroc["value"])
+        number, pairs = shown(auroc, "three decimals"), round(100 * bounded(auroc))
         span = f", {number.interval}" if number.interval else ""
         yield (
             f"Take one patient with the outcome and one without: in {pairs} of 100 such pairs the model "
             f"gives the higher risk to the right one (AUROC {number.main}{span}; chance gives 50)."
         )
     yield from _expected(scores["overall"].get("observed_expected"))
+    yield from _slope(scores["overall"].get("calibration_slope"))
     yield from _spread(scores, names)
 
 
@@ -164,19 +170,39 @@ def _expected(ratio: Number | None) -> Iterator[str]:
     if low is None or high is None:
         yield text + "."
         return
-    judgement = "too low" if low > 1 else "too high" if high < 1 else "neither clearly too low nor clearly too high"
+    judgement = (
+        "too low"
+        if round(100 * low) > 100
+        else "too high"
+        if round(100 * high) < 100
+        else "neither clearly too low nor clearly too high"
+    )
     yield f"{text} ({fixed(100 * low, 0)} to {fixed(100 * high, 0)}): on average its risks are {judgement}."
 
 
+def _slope(slope: Number | None) -> Iterator[str]:
+    low, high = (slope.get("low"), slope.get("high")) if slope is not None and is_released(slope) else (None, None)
+    if low is not None and high is not None and not low <= 1 <= high:
+        judgement = "too extreme" if high < 1 else "not extreme enough"
+        yield f"Its risks are {judgement} (calibration slope {shown(slope, 'two decimals').main}; 1 would be right)."
+
+
 def _spread(scores: Json, names: Names) -> Iterator[str]:
-    each = {p: scores["partners"].get(p, {}).get("auroc") for p in names.partners}
-    values = sorted(number["value"] for number in each.values() if number is not None and is_released(number))
-    if len(values) < 2:
+    """Whether single partners differ from all together, judged by their intervals and not by their noisy values."""
+    overall = scores["overall"].get("auroc")
+    given = {p: scores["partners"].get(p, {}).get("auroc") for p in names.partners}
+    each = {p: number for p, number in given.items() if number is not None and _has_interval(number)}
+    if len(each) < 2 or not is_released(overall):
         return
-    lowest, highest = fixed(values[0], 3), fixed(values[-1], 3)
-    text = f"At the {len(values)} partners where it could be checked, AUROC ran from {lowest} to {highest}"
+    other = [p for p, number in each.items() if not number["low"] <= overall["value"] <= number["high"]]
+    text = f"It was checked at each of {count_of(len(each), 'partner')}: "
+    text += f"AUROC differs clearly at {listing(other)}" if other else "at none of them does AUROC differ clearly"
     few = [p for p in names.partners if scores["partners"].get(p, {}).get("status") == "too few"]
     yield text + (f"; {listing(few)} had too few patients to say." if few else ".")
+
+
+def _has_interval(number: Number) -> bool:
+    return is_released(number) and number.get("low") is not None and number.get("high") is not None
 
 
 def _missing(results: Json) -> Iterator[str]:

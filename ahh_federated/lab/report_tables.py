@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import pairwise
 from typing import Any, Final
 
 from ahh_federated.lab.report_words import (
@@ -18,6 +18,7 @@ from ahh_federated.lab.report_words import (
     fixed,
     humane,
     is_number,
+    listing,
     p_value,
     percent,
     plain,
@@ -76,8 +77,8 @@ class Names:
         return f"{self.of(name)} ({unit})" if unit else self.of(name)
 
     def groups(self, by: Sequence[str]) -> str:
-        """'sex, overweight at 6 years': what the words of a cell stand for, in their order."""
-        return ", ".join(self.of(column) for column in by) or "patients"
+        """'sex and overweight at 6 years': what the words of a cell stand for, in their order."""
+        return listing([self.of(column) for column in by]) or "patients"
 
 
 def names_of(results: Json) -> Names:
@@ -91,22 +92,32 @@ def at_partner(numbers: Mapping[str, Any], partner: str, coverage: Mapping[str, 
 
 
 def cell_name(cell: Json) -> str:
-    """'girl, yes'."""
-    return ", ".join(NOT_KNOWN if level is None else str(level) for level in cell["levels"].values()) or "all patients"
+    """'girl'; of several columns also which: 'sex: girl, deprived: yes'."""
+    levels = {column: NOT_KNOWN if level is None else str(level) for column, level in cell["levels"].items()}
+    if len(levels) > 1:
+        return ", ".join(f"{humane(column)}: {level}" for column, level in levels.items())
+    return next(iter(levels.values()), "all patients")
 
 
 def count_tables(answer: Json, coverage: Mapping[str, str], names: Names) -> list[Table]:
     """All partners together with shares, then each partner."""
     cells, what = answer["cells"], names.groups(answer["by"])
+    corner = what if len(answer["by"]) < 2 else "Group"
     heads = [cell_name(cell) for cell in cells]
-    shares = _shares(answer["by"], cells)
-    groups = tuple(
-        Line(head, (shown(cell["overall"], "count"), share)) for head, cell, share in zip(heads, cells, shares, strict=True)
-    )
+    shares = [_shares(column, answer["by"], cells) for column in answer["by"]]
+    overall = [shown(cell["overall"], "count") for cell in cells]
+    groups = tuple(Line(head, tuple(line)) for head, *line in zip(heads, overall, *shares, strict=True))
+    titles = [_share_title(column, answer["by"]) for column in answer["by"]]
     each = {p: [shown(at_partner(c["partners"], p, coverage), "count") for c in cells] for p in names.partners}
-    overall = Table("All partners together", (what, "Patients", "Share of those known"), groups)
-    everybody = [shown(cell["overall"], "count") for cell in cells]
-    return [overall, _by_partner(f"Each partner, by {what}", what, heads, {**each, ALL: everybody})]
+    return [
+        Table("All partners together", (corner, "Patients", *titles), groups),
+        _by_partner(f"Each partner, by {what}", corner, heads, {**each, ALL: overall}),
+    ]
+
+
+def _share_title(column: str, by: Sequence[str]) -> str:
+    others = [humane(other) for other in by if other != column]
+    return f"Share by {humane(column)}" + (f", same {listing(others)}" if others else ", of those known")
 
 
 def _by_partner(caption: str, corner: str, heads: Sequence[str], each: Mapping[str, Sequence[Shown]]) -> Table:
@@ -118,16 +129,15 @@ def _by_partner(caption: str, corner: str, heads: Sequence[str], each: Mapping[s
     return Table(caption, (corner, *each), lines)
 
 
-def _shares(by: Sequence[str], cells: Sequence[Json]) -> list[Shown]:
-    """Share of each level of the last column among those for whom it is known, within the columns before."""
+def _shares(column: str, by: Sequence[str], cells: Sequence[Json]) -> list[Shown]:
+    """Share of each level of one column, among those for whom it is known and who are alike in the other columns."""
     found: list[Shown] = []
-    for _, block in groupby(cells, key=lambda cell: [cell["levels"][name] for name in by[:-1]]):
-        group = list(block)
-        known = [cell for cell in group if by and cell["levels"][by[-1]] not in (NOT_KNOWN, None)]
-        for cell in group:
-            rest = [other["overall"] for other in known if other is not cell]
-            share = share_of(cell["overall"], rest) if cell in known and rest else None
-            found.append(shown(share, "share") if share else Shown("\N{EN DASH}"))
+    for cell in cells:
+        alike = [other for other in cells if all(other["levels"][o] == cell["levels"][o] for o in by if o != column)]
+        known = [other for other in alike if other["levels"][column] not in (NOT_KNOWN, None)]
+        rest = [other["overall"] for other in known if other is not cell]
+        share = share_of(cell["overall"], rest) if cell in known and rest else None
+        found.append(shown(share, "share") if share else Shown("\N{EN DASH}"))
     return found
 
 

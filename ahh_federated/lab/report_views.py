@@ -75,13 +75,16 @@ def _count(context: Context) -> Pieces:
     colours = _colours(answer)
     rows = [Row(tables.cell_name(cell), cell["overall"], colour=colour) for cell, colour in zip(cells, colours, strict=True)]
     what = names.groups(answer["by"])
-    plot = context.plot("count", f"Patients by {what} with 95% intervals", height=70 + 34 * len(rows))
+    pair = len(answer["by"]) < 2
+    label, width, each = f"Patients by {what} with 95% intervals", 430.0 if pair else 760.0, 34 if pair else 26
+    plot = context.plot("count", label, width, 70.0 + each * len(rows))
     overall, partners = tables.count_tables(answer, context.coverage, names)
     return {
         "plot": Markup(plots.bars(plot, rows, "patients")),
         "overall": overall,
         "partners": partners,
         "by": what,
+        "pair": pair,
     }
 
 

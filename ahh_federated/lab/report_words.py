@@ -75,14 +75,21 @@ def shown(number: Number | None, kind: Kind = "estimate") -> Shown:
     return _estimate(number, 1.0, "", DECIMALS.get(kind))
 
 
+def bounded(number: Number) -> float:
+    """The value, moved to the end of its interval where noise carried it past what is possible (an AUROC above 1)."""
+    value, low, high = float(number["value"]), number.get("low"), number.get("high")
+    value = value if low is None else max(value, low)
+    return value if high is None else min(value, high)
+
+
 def _count(number: Number) -> Shown:
-    value, low, high = round(number["value"]), number.get("low"), number.get("high")
+    value, low, high = round(bounded(number)), number.get("low"), number.get("high")
     interval = f"{whole(low)} to {whole(high)}" if usable(low) and usable(high) else ""
     return Shown("about 0" if value <= 0 else whole(value), interval)
 
 
 def _estimate(number: Number, factor: float, unit: str, decimals: int | None = None) -> Shown:
-    value, low, high = number["value"] * factor, number.get("low"), number.get("high")
+    value, low, high = bounded(number) * factor, number.get("low"), number.get("high")
     if low is None or high is None or not (isfinite(low) and isfinite(high)):
         return Shown(fixed(value, decimals_for(value) if decimals is None else decimals) + unit)
     low, high = low * factor, high * factor
@@ -90,9 +97,11 @@ def _estimate(number: Number, factor: float, unit: str, decimals: int | None = N
         # Neither digits below the uncertainty, nor so few that the interval shrinks to a point.
         half = (high - low) / 2
         decimals = max(decimals_for(max(abs(value), half)), decimals_for(half, 1) if half else 0)
+    interval = f"{fixed(low, decimals)} to {fixed(high, decimals)}{unit}"
     if unit and value < 0:
-        return Shown(f"about 0{unit}", f"{fixed(low, decimals)} to {fixed(high, decimals)}{unit}")
-    return Shown(fixed(value, decimals) + unit, f"{fixed(low, decimals)} to {fixed(high, decimals)}{unit}")
+        return Shown(f"about 0{unit}", interval)
+    about = "about " if value != number["value"] * factor else ""
+    return Shown(f"{about}{fixed(value, decimals)}{unit}", interval)
 
 
 def decimals_for(scale: float, digits: int = 3) -> int:

@@ -99,7 +99,8 @@ def run(
     mode.check(study)
     cohorts = _cohorts(study, partners)
     if len(cohorts) < study.minimum_partners:
-        raise Misuse(f"{len(cohorts)} partners are there, the study needs {study.minimum_partners}: add tables or lower study.minimum_partners")
+        needed = study.minimum_partners
+        raise Misuse(f"{len(cohorts)} partners are there, the study needs {needed}: add tables or lower study.minimum_partners")
     header = Header(study, tuple(sorted(cohorts)), mode.stamp, mode.run, mode.exact)
     with contextlib.ExitStack() as stack:
         ledgers = {} if mode.exact else _ledgers(stack, partners, cohorts)
@@ -131,9 +132,7 @@ def _cohorts(study: Study, partners: Partners) -> dict[str, Cohort]:
     return {name: load_cohort(read_table(path), study, path.name) for name, path in tables.items()}
 
 
-def _ledgers(
-    stack: contextlib.ExitStack, partners: Partners, cohorts: Mapping[str, Cohort]
-) -> dict[str, tuple[Ledger, Policy]]:
+def _ledgers(stack: contextlib.ExitStack, partners: Partners, cohorts: Mapping[str, Cohort]) -> dict[str, tuple[Ledger, Policy]]:
     ledgers = {}
     home = None if isinstance(partners, Mapping) else Path(partners) / ".ahh"
     policy = Policy() if home is None else read_policy(home / "policy.toml")
@@ -168,9 +167,7 @@ def _over(mode: Mode, desks: Mapping[str, Desk], session_of: Callable[[Link], Se
     return outcomes
 
 
-def _sessions(
-    study: Study, mode: Mode, record: Callable[[Exchange], None], watcher: Watcher | None
-) -> Callable[[Link], Session]:
+def _sessions(study: Study, mode: Mode, record: Callable[[Exchange], None], watcher: Watcher | None) -> Callable[[Link], Session]:
     def session(link: Link) -> Session:
         return Session(study, link, record, watcher or Silent(), mode.run, mode.exact)
 

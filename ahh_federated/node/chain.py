@@ -215,9 +215,7 @@ class Totals:
             fix = "ask for less, or let this node's operator raise the budget"
             raise _exceeded(f"data set {self.dataset!r}", whole, self.budget, event, fix)
         if not (own + event).within(ceiling):
-            raise _exceeded(
-                f"study {study!r}", own, ceiling, event, "ask for less, or have a higher ceiling approved"
-            )
+            raise _exceeded(f"study {study!r}", own, ceiling, event, "ask for less, or have a higher ceiling approved")
 
 
 def _exceeded(name: str, spent: Spent, cap: Budget, event: Event, fix: str) -> Refusal:

@@ -74,7 +74,12 @@ class Desk:
     def _release(self, request: Request, today: date) -> Reply:
         ask, query, order = self._accept(request, today)
         released = release(
-            query, self.cohort, where=ask.where, order=order, books=self.ledger, entropy=self.entropy.derive(self.partner.encode())
+            query,
+            self.cohort,
+            where=ask.where,
+            order=order,
+            books=self.ledger,
+            entropy=self.entropy.derive(self.partner.encode()),
         )
         self._answered[(request.ask, request.step)] = request.id
         if self._too_small(query, released):
@@ -94,7 +99,10 @@ class Desk:
         if request.step >= len(lines) or lines[request.step].kind != request.kind:
             raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} is not what the study announced")
         if self._answered.get((request.ask, request.step), request.id) != request.id:
-            raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} was answered before, to another request: raise the study's version")
+            raise Refusal(
+                Reason.SCHEDULE,
+                f"step {request.step} of {ask.id} was answered before, to another request: raise the study's version",
+            )
         line = lines[request.step]
         query = ask.analysis.query(request.kind, request.parameters)
         if not line.covers(query):

@@ -159,9 +159,7 @@ class Ledger:
             raise broken(self.dataset, seq, "its bytes are not the ones released")
         return released
 
-    def debit(
-        self, *, request: str, study: str, ask: str, query: str, event: Event, ceiling: Budget
-    ) -> Receipt:
+    def debit(self, *, request: str, study: str, ask: str, query: str, event: Event, ceiling: Budget) -> Receipt:
         """Pay for one release; on the disk before this returns.
 
         Refused with `Reason.BUDGET`, and nothing written, when the event would take the data set past its
@@ -252,9 +250,7 @@ class Ledger:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
     def _adopt(self, budget: Budget) -> None:
@@ -282,9 +278,7 @@ class Ledger:
         released = "SELECT seq FROM entries WHERE kind = 'release' AND request = ?"
         row = self._db.execute(released, (request,)).fetchone()
         if row is not None:
-            raise distrust(
-                self.dataset, f"request {request!r} was released in entry {row[0]}; recall those bytes"
-            )
+            raise distrust(self.dataset, f"request {request!r} was released in entry {row[0]}; recall those bytes")
 
     def _catch_up(self) -> Totals:
         """The totals up to the last entry on the disk, each link checked; only inside a transaction."""
@@ -320,9 +314,7 @@ def _refusing(dataset: str, act: str) -> Iterator[None]:
         primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
         fix = _FIXES.get(primary, _WRITABLE if isinstance(error, OSError) else "check the disk")
         why = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
-        raise distrust(
-            dataset, f"it could not be {act} ({why}); {fix}; nothing is released until then"
-        ) from error
+        raise distrust(dataset, f"it could not be {act} ({why}); {fix}; nothing is released until then") from error
 
 
 def _connect(path: Path, dataset: str) -> sqlite3.Connection:

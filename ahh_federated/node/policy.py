@@ -6,7 +6,7 @@ The file belongs to the partner; nothing that arrives from outside can change it
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ahh_federated.core.costs import Budget
@@ -31,7 +31,7 @@ minimum = {minimum}
 class Policy:
     """The defaults allow some five studies at epsilon 2 and delta 1e-6."""
 
-    budget: Budget = Budget(4.0, 1e-5)
+    budget: Budget = field(default_factory=lambda: Budget(4.0, 1e-5))
     minimum_cohort: int = 10
 
 

@@ -76,7 +76,9 @@ def load_cohort(frame: pd.DataFrame, study: Study, table: str) -> Cohort:
     order = [] if patient.order is None else [patient.order]
     absent = [name for name in [patient.key, *order, *study.columns] if name not in frame.columns]
     if absent:
-        raise Refusal(Reason.TABLE, f"{table} lacks the column {absent[0]!r}: add it, or correct its name in the table or the study")
+        raise Refusal(
+            Reason.TABLE, f"{table} lacks the column {absent[0]!r}: add it, or correct its name in the table or the study"
+        )
     keys = _keys(frame[patient.key], table, patient.key)
     data = {name: _column(frame[name], column, table) for name, column in study.columns.items()}
     if patient.order is not None:
@@ -119,7 +121,7 @@ def _numeric(values: pd.Series[str], column: Numeric, table: str) -> F64:
 
 def _codes(values: pd.Series[str], column: Levels, table: str) -> F64:
     text = values.where(~values.isna(), "").astype(str).str.strip()
-    codes = text.map({level: float(index) for index, level in enumerate(column.levels)}).to_numpy(np.float64)
+    codes = np.array(text.map({level: float(index) for index, level in enumerate(column.levels)}), dtype=np.float64)
     unknown = np.isnan(codes) & ~(_blank(values) | text.isin(column.missing).to_numpy())
     if unknown.any():
         raise Refusal(

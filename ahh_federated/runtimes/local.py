@@ -70,5 +70,6 @@ class ExactLink:
 
 def _plain_sum(query: Query, cohort: Cohort) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     vectors = query.rows(cohort) if isinstance(query, Rows) else query.factors(cohort)
-    used = np.where(np.isfinite(vectors).all(axis=1)[:, None], vectors, 0.0)
+    finite = np.asarray(np.isfinite(vectors).all(axis=1))
+    used = np.where(finite[:, None], vectors, 0.0)
     return np.asarray(used.sum(axis=0) if isinstance(query, Rows) else (used.T @ used).ravel())

@@ -68,7 +68,9 @@ def read_ask(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> Ask:
 def _known(table: Table, key: str, names: tuple[str, ...], columns: Columns) -> list[Column]:
     for name in names:
         if name not in columns:
-            raise Misuse(f"{table.at(key)}: {name!r} is not declared: add [columns.{name}] or [cases.{name}], or correct the name")
+            raise Misuse(
+                f"{table.at(key)}: {name!r} is not declared: add [columns.{name}] or [cases.{name}], or correct the name"
+            )
     return [columns[name] for name in names]
 
 
@@ -121,7 +123,9 @@ def _quantiles(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> An
 def _logistic(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> Analysis:
     outcome = _levels(table, "outcome", (table.text("outcome", example='"overweight"'),), columns)[0]
     if len(outcome.levels) != 2:
-        raise Misuse(f"{table.at('outcome')}: {outcome.name!r} has {len(outcome.levels)} levels: a logistic outcome has two; define a case")
+        raise Misuse(
+            f"{table.at('outcome')}: {outcome.name!r} has {len(outcome.levels)} levels: a logistic outcome has two; define a case"
+        )
     names = table.texts("features", example='["sex", "birth_weight"]')
     if not names or outcome.name in names or "fold" in names:
         raise Misuse(f"{table.at('features')} is empty, or names the outcome or the fold: list the predictors only")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ahh_federated.analyses.design import NOT_KNOWN
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.core.filters import Filter, parse_filter
 from ahh_federated.errors import Misuse
@@ -64,7 +65,7 @@ class Patient:
 
 def read_columns(table: Table) -> dict[str, Column]:
     columns: dict[str, Column] = {}
-    for name in table.keys():
+    for name in table.names():
         checked_name(name, table.at(name))
         if name == FOLD and "levels" not in table.table(name):
             raise Misuse(f"{table.at(name)}: `fold` is the name of the folds: give the column another name")
@@ -82,7 +83,10 @@ def _column(name: str, table: Table) -> Column:
         levels = table.texts("levels")
         if not 2 <= len(levels) <= 200:
             raise Misuse(f"{table.path}.levels names {len(levels)} levels: 2 to 200 are possible")
-        column: Column = Levels(name, levels, table.texts("missing", default=(), example='["unknown"]'))
+        missing_levels = table.texts("missing", default=(), example='["unknown"]')
+        if set(levels) & {*missing_levels, NOT_KNOWN}:
+            raise Misuse(f"{table.path}.levels names what counts as not known: keep that under `missing` alone")
+        column: Column = Levels(name, levels, missing_levels)
     else:
         low, high = _range(table)
         outside = table.choice("outside", ("missing", "clip"), default="missing")
@@ -95,7 +99,9 @@ def _column(name: str, table: Table) -> Column:
 
 def _range(table: Table) -> tuple[float, float]:
     if "range" not in table:
-        raise Misuse(f"{table.path} has neither a range nor levels: bounds come from the study, never from data; add range = [low, high]")
+        raise Misuse(
+            f"{table.path} has neither a range nor levels: bounds come from the study, never from data; add range = [low, high]"
+        )
     values = table.numbers("range", example="[0, 120]")
     if len(values) != 2 or not values[0] < values[1] or not math.isfinite(values[1] - values[0]):
         raise Misuse(f"{table.path}.range is not [low, high] with low < high: write for example range = [0, 120]")
@@ -104,12 +110,12 @@ def _range(table: Table) -> tuple[float, float]:
 
 def read_cases(table: Table, columns: Mapping[str, Column]) -> dict[str, Case]:
     cases: dict[str, Case] = {}
-    for name in table.keys():
+    for name in table.names():
         checked_name(name, table.at(name))
         if name in columns or name == FOLD:
             raise Misuse(f"{table.at(name)} has the name of a column: give the case another name")
         inner = table.table(name)
-        when = parse_filter(inner.text("when", example="\"bmi >= 25\""), columns, inner.at("when"))
+        when = parse_filter(inner.text("when", example='"bmi >= 25"'), columns, inner.at("when"))
         cases[name] = Case(name, inner.text("label", default=name), when)
         inner.done()
     table.done()
@@ -121,9 +127,10 @@ def read_patient(table: Table, columns: Mapping[str, Column]) -> Patient:
     reduce = table.choice("reduce", ("first", "last", "mean", "max", "forbid"), default="forbid")
     order = table.name("order") if reduce in ("first", "last") else None
     folds = _folds(table, columns) if "folds" in table else None
-    for name, at in ((key, "key"), (order, "order")):
-        if name in columns and at == "key":
-            raise Misuse(f"{table.at(at)}: {name!r} is the patient's key and cannot be a column to analyse: drop [columns.{name}]")
+    if key in columns:
+        raise Misuse(f"{table.at('key')}: {key!r} is the patient's key and cannot be a column to analyse: drop [columns.{key}]")
+    if FOLD in columns and folds not in (None, FOLD):
+        raise Misuse(f"{table.at('folds')} makes a column `fold`, and there is [columns.fold]: rename that, or use it as the folds")
     table.done()
     return Patient(key, reduce, order, folds)  # type: ignore[arg-type]  # choice() has checked it
 
@@ -135,7 +142,8 @@ def _folds(table: Table, columns: Mapping[str, Column]) -> Folds | str:
             raise Misuse(f"{table.at('folds')}: {value!r} is not a declared column with levels: declare it or give shares")
         return value
     inner = table.table("folds", example="{ train = 0.7, test = 0.3 }")
-    names = tuple(checked_name(name, inner.at(name)) for name in inner.keys())
+    # sorted, as in the digest: one digest is one split, however the file orders its keys
+    names = tuple(checked_name(name, inner.at(name)) for name in sorted(inner.names()))
     shares = tuple(inner.number(name, 0.0, 1.0, example="0.7") for name in names)
     if len(names) < 2 or abs(sum(shares) - 1) > 1e-9:
         raise Misuse(f"{inner.path} is not two or more shares that sum to 1: write {{ train = 0.7, test = 0.3 }}")

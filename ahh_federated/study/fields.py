@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, final
@@ -13,6 +13,7 @@ from ahh_federated.errors import Misuse
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _ABSENT: Any = object()
+_LARGEST = 1e100
 
 
 @final
@@ -29,7 +30,8 @@ class Table:
     def __contains__(self, key: str) -> bool:
         return key in self._content
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
+        """The keys as the file has them."""
         return list(self._content)
 
     def at(self, key: str) -> str:
@@ -47,7 +49,7 @@ class Table:
         value = self._take(key, default, example)
         if not isinstance(value, str) or (not value.strip() and default is _ABSENT) or len(value) > 4000:
             raise Misuse(f"{self.at(key)} is not a text of 1 to 4000 characters: write it as {key} = {example}")
-        return value
+        return _shown(value, self.at(key))
 
     def name(self, key: str, example: str = '"my-study"') -> str:
         return checked_name(self.text(key, example=example), self.at(key))
@@ -60,7 +62,7 @@ class Table:
 
     def number(self, key: str, low: float, high: float, default: Any = _ABSENT, example: str = "1.0") -> float:
         value = self._take(key, default, example)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low < float(value) <= high:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low < value <= high:
             raise Misuse(f"{self.at(key)} is not a number above {low:g} and up to {high:g}: write for example {key} = {example}")
         return float(value)
 
@@ -78,19 +80,19 @@ class Table:
 
     def texts(self, key: str, default: Any = _ABSENT, example: str = '["no", "yes"]') -> tuple[str, ...]:
         value = self._take(key, default, example)
-        if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each for each in value):
-            raise Misuse(f"{self.at(key)} is not a list of texts: write it like {key} = {example}")
+        if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each and each == each.strip() for each in value):
+            raise Misuse(f"{self.at(key)} is not a list of texts without spaces around them: write it like {key} = {example}")
         if len(set(value)) != len(value):
             raise Misuse(f"{self.at(key)} names something twice: each may appear once")
-        return tuple(value)
+        return tuple(_shown(each, self.at(key)) for each in value)
 
     def numbers(self, key: str, default: Any = _ABSENT, example: str = "[0.05, 0.1]") -> tuple[float, ...]:
         value = self._take(key, default, example)
         fine = isinstance(value, list | tuple) and all(
-            isinstance(each, int | float) and not isinstance(each, bool) and math.isfinite(each) for each in value
+            isinstance(each, int | float) and not isinstance(each, bool) and -_LARGEST <= each <= _LARGEST for each in value
         )
         if not fine:
-            raise Misuse(f"{self.at(key)} is not a list of numbers: write it like {key} = {example}")
+            raise Misuse(f"{self.at(key)} is not a list of finite numbers: write it like {key} = {example}")
         return tuple(float(each) for each in value)
 
     def raw(self, key: str, default: Any = _ABSENT, example: str = "...") -> Any:
@@ -102,7 +104,7 @@ class Table:
     def done(self) -> None:
         for key in self._content:
             if key not in self._read:
-                near = difflib.get_close_matches(key, self._read, n=1)
+                near = difflib.get_close_matches(key, sorted(self._read), n=1)
                 hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(sorted(self._read))}"
                 raise Misuse(f"{self.at(key)} is not a known key: {hint}")
 
@@ -111,4 +113,11 @@ def checked_name(value: str, path: str) -> str:
     """A name that is safe in filters, file names and on the wire."""
     if not _NAME.fullmatch(value):
         raise Misuse(f"{path}: {value!r} is not a name: a letter, then up to 63 letters, digits, - or _")
+    return value
+
+
+def _shown(value: str, path: str) -> str:
+    """A data steward approves what is on the screen, so nothing may hide, reorder or erase a part of it."""
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs") and character not in "\n\t" for character in value):
+        raise Misuse(f"{path} holds a control character, which is not seen on a screen: remove it")
     return value

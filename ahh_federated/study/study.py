@@ -97,11 +97,13 @@ def open_study(path: str | Path) -> Study:
     if len(data) > _LARGEST:
         raise Misuse(f"{path} is larger than a megabyte: a study file is a page or two")
     try:
-        return parse_study(tomllib.loads(data.decode()))
+        content = tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise Misuse(f"{path} is not UTF-8 text: save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also too many digits in a number, or too many brackets
         raise Misuse(f"{path} is not valid TOML: {error}") from None
+    try:
+        return parse_study(content)
     except Misuse as error:
         raise Misuse(f"{path.name}: {error}") from None
 
@@ -150,7 +152,9 @@ def _budget(privacy: Table) -> Budget:
         raise Misuse(f"{privacy.at('delta')} is below 1e-12: the integer grid needs a little room; 1e-6 suits most studies")
     privacy.choice("neighbours", ("add-or-remove-one",))
     if privacy.choice("noise", ("each-node", "shared")) == "shared":
-        raise Misuse(f'{privacy.at("noise")}: "shared" needs masks between the partners, which this version lacks: use "each-node"')
+        raise Misuse(
+            f'{privacy.at("noise")}: "shared" needs masks between the partners, which this version lacks: use "each-node"'
+        )
     return Budget(epsilon, delta)
 
 
@@ -171,7 +175,7 @@ def _check_slack(study: Study) -> None:
     """The integer grid is charged to a hundredth of delta; refuse a study too wide for that."""
     try:
         events = [study.event(ask, line) for ask in study.asks for line in ask.analysis.schedule()]
-    except ValueError:
+    except (ValueError, ZeroDivisionError):
         raise Misuse("privacy.epsilon or a share is too small for the noise it needs: raise it, or drop the ask") from None
     if not Spent.of(events).slack <= study.budget.slack:
         raise Misuse("privacy.delta is too small for so many cells: raise delta, or ask for fewer cells")

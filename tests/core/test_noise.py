@@ -239,9 +239,7 @@ def test_blocks_are_exact_at_both_edges() -> None:
 
 
 @pytest.mark.parametrize("sigma", [8, 1024, 1027, 2**44 - 1])
-def test_every_integer_has_one_place_and_the_exact_exponent(
-    monkeypatch: pytest.MonkeyPatch, sigma: int
-) -> None:
+def test_every_integer_has_one_place_and_the_exact_exponent(monkeypatch: pytest.MonkeyPatch, sigma: int) -> None:
     """Block weight times chance of acceptance is exp(-k^2 / 2 sigma^2), as fractions, for every place."""
     seen: list[Fraction] = []
 

@@ -231,9 +231,7 @@ def traced(tmp_path: Path, synchronous: str) -> list[str]:
     trace, path, wire = tmp_path / "trace", tmp_path / "ledger", tmp_path / "wire"
     program = command(TRACED, path, synchronous, wire)
     calls = "trace=write,pwrite64,pwritev,fsync,fdatasync,link,linkat"
-    subprocess.run(
-        ["strace", "-y", "-e", calls, "-o", str(trace), *program], env=environment(), check=True, timeout=120
-    )
+    subprocess.run(["strace", "-y", "-e", calls, "-o", str(trace), *program], env=environment(), check=True, timeout=120)
     marks = {
         rf"p?write\w*\(\d+<{re.escape(str(path))}-wal>": "write",
         rf"f(data)?sync\(\d+<{re.escape(str(path))}-wal>\) += 0": "sync",

@@ -19,7 +19,7 @@ from ahh_federated.errors import Misuse
 from ahh_federated.lab.report import render, write_report
 from ahh_federated.lab.report_equation import equation
 from ahh_federated.lab.report_summary import guess_bound
-from ahh_federated.lab.report_tables import names_of
+from ahh_federated.lab.report_tables import cell_name, count_tables, names_of
 from ahh_federated.lab.report_words import p_value, plain, share_of, shown
 from tests.lab.sample_results import PARTNERS, number, sample_results, withheld
 
@@ -326,6 +326,37 @@ def test_estimates_in_words() -> None:
         "0.5",
     ]
     assert [p_value(x) for x in (1e-9, 0.0512, None)] == ["< 0.001", "0.051", "not available"]
+
+
+def test_value_that_noise_carried_past_the_possible_is_moved_back() -> None:
+    beyond = number(1.041, 0.1) | {"high": 1.0}
+    assert str(shown(beyond, "three decimals")) == "about 1.000 (0.845 to 1.000)"
+    assert str(shown(number(-9.0, 4.0) | {"low": 0.0, "high": 2.0}, "count")) == "about 0 (0 to 2)"
+
+
+def test_shares_of_a_cross_table_leave_out_what_is_not_known() -> None:
+    results = sample_results()
+    answer, coverage = the_ask(results, "overweight")["answer"], the_ask(results, "overweight")["coverage"]
+    overall, _ = count_tables(answer, coverage, names_of(results))
+    values = {cell_name(cell): cell["overall"]["value"] for cell in answer["cells"]}
+    yes, no = (values[f"sex: girl, overweight 6y: {level}"] for level in ("yes", "no"))
+    girl = {line.head: line for line in overall.lines if "girl" in line.head}
+    assert girl["sex: girl, overweight 6y: yes"].cells[-1].main == f"{100 * yes / (yes + no):.3g}%"
+    assert girl["sex: girl, overweight 6y: not known"].cells[-1].main == "\u2013"
+
+
+def test_intercept_is_no_odds_ratio_and_clipped_columns_say_so(page: Page) -> None:
+    assert "(intercept)" not in page.text
+    assert "birth weight from 1.5 to 5.5 kg, counted as 1.93 below 1.93 and as 4.81 above 4.81" in page.text
+    assert "bmi 2y from 11 to 25 kg/m2;" in page.text
+
+
+def test_partner_that_differs_is_named() -> None:
+    results = sample_results()
+    scores = the_ask(results, "evaluation")["answer"]
+    assert "at none of them does AUROC differ clearly" in Page(render(results)).text
+    scores["partners"]["Zone Oost"]["auroc"] = number(0.6, 0.01)
+    assert "AUROC differs clearly at Zone Oost;" in Page(render(results)).text
 
 
 def test_share_has_the_spread_of_its_noise() -> None:

@@ -194,9 +194,7 @@ def test_zones_weigh_selectively() -> None:
         seen = pooled(partner_files(truth, seed)).set_index("child_id")["bmi_6y"].notna()
         seen = seen.loc[truth["child_id"]].set_axis(truth.index)
         obese = above(truth, "bmi_6y", c.OBESITY_6Y) == 1
-        shares = [
-            seen[who & truth["home"].isin(home)].mean() for home in (zones, school) for who in (obese, ~obese)
-        ]
+        shares = [seen[who & truth["home"].isin(home)].mean() for home in (zones, school) for who in (obese, ~obese)]
         log_odds = np.log(np.array(shares) / (1 - np.array(shares)))
         draws.append(log_odds[[0, 2]] - log_odds[[1, 3]])
     in_zones, in_school = np.mean(draws, axis=0)

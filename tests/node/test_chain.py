@@ -23,9 +23,7 @@ EVENT = Event(sensitivity=1 << 20, sigma=1 << 22, width=3)
 
 
 def pay(ledger: Ledger, request: str, study: str = "growth", event: Event = EVENT) -> Receipt:
-    return ledger.debit(
-        request=request, study=study, ask="height", query="count/1", event=event, ceiling=WIDE
-    )
+    return ledger.debit(request=request, study=study, ask="height", query="count/1", event=event, ceiling=WIDE)
 
 
 def refused(act: Callable[[], object]) -> str:
@@ -67,9 +65,7 @@ def read(db: sqlite3.Connection) -> list[Entry]:
 
 def write(db: sqlite3.Connection, entry: Entry) -> None:
     marks = ", ".join("?" * len(chain.COLUMNS))
-    db.execute(
-        f"INSERT OR REPLACE INTO entries ({', '.join(chain.COLUMNS)}) VALUES ({marks})", astuple(entry)
-    )
+    db.execute(f"INSERT OR REPLACE INTO entries ({', '.join(chain.COLUMNS)}) VALUES ({marks})", astuple(entry))
 
 
 def edit(db: sqlite3.Connection, rng: random.Random) -> int:
@@ -187,9 +183,7 @@ def test_the_control_without_a_mutation_is_sound(sound: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("act", ["cut", "rewrite"])
-def test_a_tail_cut_off_or_rewritten_shows_only_against_a_witness(
-    act: str, sound: Path, tmp_path: Path
-) -> None:
+def test_a_tail_cut_off_or_rewritten_shows_only_against_a_witness(act: str, sound: Path, tmp_path: Path) -> None:
     with Ledger.inspect(sound) as ledger:
         witness = ledger.head()
         assert ledger.verify(witness).ok
@@ -254,9 +248,7 @@ def test_a_tail_lost_while_open_refuses(sound: Path, tmp_path: Path) -> None:
     ],
     ids=["kind", "event", "mechanism", "budget"],
 )  # fmt: skip
-def test_an_entry_this_version_cannot_price_stops_everything(
-    unknown: Entry, sound: Path, tmp_path: Path
-) -> None:
+def test_an_entry_this_version_cannot_price_stops_everything(unknown: Entry, sound: Path, tmp_path: Path) -> None:
     shutil.copy(sound, tmp_path / "copy")
     with Ledger.open(tmp_path / "copy", dataset="children", budget=WIDE) as ledger:
         head = ledger.head()
@@ -282,9 +274,7 @@ def linked(*contents: Entry) -> list[Entry]:
 
 
 BEGIN = Entry(kind="budget", epsilon=1.0, delta=1e-6)
-DEBIT = Entry(
-    kind="debit", request="r", study="s", mechanism=EVENT.mechanism, sensitivity=1, sigma=9999, width=1
-)
+DEBIT = Entry(kind="debit", request="r", study="s", mechanism=EVENT.mechanism, sensitivity=1, sigma=9999, width=1)
 RELEASE = Entry(kind="release", request="r", debit=2, bytes_hash=chain.sha256(b"bytes"))
 
 

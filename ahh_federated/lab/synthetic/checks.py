@@ -64,9 +64,7 @@ def _percent(column: str, value: str) -> Callable[[pd.DataFrame], float]:
     return lambda table: 100 * float((table[column].dropna() == value).mean())
 
 
-def _high(
-    column: str, limits: tuple[float, float], sex: str | None = None
-) -> Callable[[pd.DataFrame], float]:
+def _high(column: str, limits: tuple[float, float], sex: str | None = None) -> Callable[[pd.DataFrame], float]:
     def measure(table: pd.DataFrame) -> float:
         chosen = table if sex is None else table[table["sex"] == sex]
         return 100 * float(above(chosen, column, limits).mean())
@@ -119,7 +117,8 @@ def _odds_ratio(column: str, value: str) -> Callable[[pd.DataFrame], float]:
 def _z(table: pd.DataFrame, column: str, lms: tuple[tuple[float, float, float], ...]) -> pd.Series:
     boy = table["sex"] == c.BOY
     power, median, spread = (np.where(boy, pair[1], pair[0]) for pair in zip(*lms, strict=True))
-    return ((table[column] / median) ** power - 1.0) / (power * spread)
+    z: pd.Series = ((table[column] / median) ** power - 1.0) / (power * spread)
+    return z
 
 
 def _correlation(table: pd.DataFrame) -> float:

@@ -34,9 +34,7 @@ def antwerp_children(children: int = 20_000, seed: int = 2026) -> dict[str, pd.D
 
 def _population(children: int, seed: int) -> pd.DataFrame:
     if children < FEWEST_CHILDREN:
-        raise Misuse(
-            f"children = {children}: eight unequal partners need at least {FEWEST_CHILDREN}; ask for more."
-        )
+        raise Misuse(f"children = {children}: eight unequal partners need at least {FEWEST_CHILDREN}; ask for more.")
     return draw_population(children, _stream(seed, 0))
 
 
@@ -54,9 +52,7 @@ def partner_files(population: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame
     return files
 
 
-def write_partners(
-    folder: Path, *, children: int = 20_000, seed: int = 2026, parquet: bool = False
-) -> dict[str, Path]:
+def write_partners(folder: Path, *, children: int = 20_000, seed: int = 2026, parquet: bool = False) -> dict[str, Path]:
     """Write `antwerp_children(children, seed)`, one file per partner, and return the paths by partner name.
 
     CSV is UTF-8 with a comma, a header and an empty field for a missing value.  Existing files are replaced.

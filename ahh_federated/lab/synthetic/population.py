@@ -74,9 +74,7 @@ def _family(home: Codes, rng: np.random.Generator) -> Columns:
     other_language = rng.random(n) < np.where(non_belgian, c.OTHER_LANGUAGE[1], c.OTHER_LANGUAGE[0])
     schooling = rng.standard_normal(n) - 0.9 * deprived - 0.2 * non_belgian + _at(home, lambda p: p.education)
     education = np.digitize(schooling, [-1.1, -0.1])  # assumed: about a quarter low, two fifths high
-    income = _at(home, lambda p: p.income) * np.exp(
-        rng.normal(0.0, 0.18, n) - 0.10 * deprived + 0.05 * (education == 2)
-    )
+    income = _at(home, lambda p: p.income) * np.exp(rng.normal(0.0, 0.18, n) - 0.10 * deprived + 0.05 * (education == 2))
     centre, spread = c.MATERNAL_BMI_LOG
     maternal = centre + 0.04 * (deprived - 0.26) + 0.03 * (non_belgian - 0.53) + rng.normal(0.0, spread, n)
     smoked = rng.random(n) < np.where(deprived, c.SMOKED[1], c.SMOKED[0])

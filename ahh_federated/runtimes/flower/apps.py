@@ -66,7 +66,9 @@ class GridLink:
         content = _packed(request.to_bytes())
         group = f"{request.ask}:{request.step}"
         messages = {
-            name: Message(content, nodes[name], _MESSAGE_TYPE, group_id=group, ttl=self.timeout) for name in asked if name in nodes
+            name: Message(content, nodes[name], _MESSAGE_TYPE, group_id=group, ttl=self.timeout)
+            for name in asked
+            if name in nodes
         }
         received = list(self.grid.send_and_receive(list(messages.values()), timeout=self.timeout))
         answers = {message.metadata.reply_to_message_id: message for message in received}

@@ -19,7 +19,7 @@ from ahh_federated.runtimes.flower.private import CLIENT_RAISED, NodeInfo, Run, 
 _TIMEOUT = 600.0  # seconds; in one process a node that does not answer has raised
 
 
-class InProcessGrid(Grid):  # type: ignore[misc]  # flwr ships no types for it
+class InProcessGrid(Grid):
     """Delivers every message at once to the node's ClientApp and keeps the reply until it is pulled."""
 
     def __init__(self, app: ClientApp, partners: Iterable[str]) -> None:
@@ -28,7 +28,8 @@ class InProcessGrid(Grid):  # type: ignore[misc]  # flwr ships no types for it
         become_task(self._run.run_id)
         self._names = {_node_id(name): name for name in partners}
         self._contexts = {
-            node_id: Context(self._run.run_id, node_id, {"partner": name}, RecordDict(), {}) for node_id, name in self._names.items()
+            node_id: Context(self._run.run_id, node_id, {"partner": name}, RecordDict(), {})
+            for node_id, name in self._names.items()
         }
         self._replies: dict[str, Message] = {}
 
@@ -84,6 +85,7 @@ def run_in_process(desks: Mapping[str, Desk], today: date, run: Callable[[Link],
         today: the date the nodes go by.
         run: called with the link, inside the ServerApp.
     """
+
     def desk_of(context: Context) -> Desk:
         return desks[str(context.node_config["partner"])]
 
