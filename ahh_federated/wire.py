@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from ahh_federated.errors import Breach
 
 _REQUEST, _REPLY = "ahh-request/1", "ahh-reply/1"
 _LARGEST = 64 << 20  # bytes
+_Message = TypeVar("_Message", "Request", "Reply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,8 @@ class Request:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Request:
-        content = _load(data, _REQUEST, {"study", "run", "ask", "step", "kind", "parameters"})
-        return cls.from_json(content)
+        request = cls.from_json(_load(data, _REQUEST, {"study", "run", "ask", "step", "kind", "parameters"}))
+        return _canonical(request, data)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Request:
@@ -106,7 +107,8 @@ class Reply:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Reply:
-        return cls.from_json(_load(data, _REPLY, {"request", "status", "sigma", "cells", "exact", "reason"}))
+        reply = cls.from_json(_load(data, _REPLY, {"request", "status", "sigma", "cells", "exact", "reason"}))
+        return _canonical(reply, data)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Reply:
@@ -122,6 +124,12 @@ class Reply:
             raise Breach("the numbers of a reply have eight bytes each")
         values = None if exact is None else np.frombuffer(exact, dtype="<f8").astype(np.float64)
         return cls(request, status, sigma, cells, values, reason)
+
+
+def _canonical(message: _Message, data: bytes) -> _Message:
+    if message.to_bytes() != data:
+        raise Breach("a message is not in its canonical form: sorted keys, each once, no spaces, shortest numbers")
+    return message
 
 
 def _dump(content: Mapping[str, Any]) -> bytes:

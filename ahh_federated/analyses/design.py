@@ -24,6 +24,7 @@ from ahh_federated.core.columns import Column, Levels, Numeric
 
 LIMIT = 4.0  # standard deviations
 GRID = 2.0**16  # steps in one unit of x
+LEAST_SPREAD = 1e-3
 NOT_KNOWN = "not known"
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ahh_federated.analyses import glm
-from ahh_federated.analyses.design import Design, Scale
+from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.newton import Combined, Evidence, Surrogate, combine, solve, surrogate
 from ahh_federated.analyses.scaling import Standard, rounded, standardise
@@ -87,10 +87,8 @@ class Logistic:
 
     def _scale(self, parameters: Parameters) -> Scale:
         terms = self.design.width - 1
-        centre, spread = numbers(parameters, "centre", terms), numbers(parameters, "spread", terms)
-        radius = math.inf if self.exact else numbers(parameters, "radius", 1)[0]
-        if min([radius, *spread]) < 1e-3:
-            raise Breach("a radius or a spread below 0.001 is not a scale")
+        centre, spread = numbers(parameters, "centre", terms), numbers(parameters, "spread", terms, least=LEAST_SPREAD)
+        radius = math.inf if self.exact else numbers(parameters, "radius", 1, least=LEAST_SPREAD)[0]
         return Scale(tuple(centre), tuple(spread), radius, self.exact)
 
     def program(self) -> Program:

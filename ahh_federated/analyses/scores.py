@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import logit
 
-from ahh_federated.analyses.design import Design, Scale
+from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.metrics import Bins, Score, ScoreTable, score
 from ahh_federated.analyses.onehot import one_hot
@@ -101,10 +101,10 @@ class Scores:
 
     def query(self, kind: str, parameters: Parameters) -> Query:
         terms = self.design.width - 1
-        spread = numbers(parameters, "spread", terms)
+        spread = numbers(parameters, "spread", terms, least=LEAST_SPREAD)
         edges = numbers(parameters, "edges", STEPS + len(self.thresholds))
-        if min(spread) < 1e-3 or sorted(edges) != edges:
-            raise Breach("a spread below 0.001 or edges out of order do not make a score table")
+        if sorted(edges) != edges:
+            raise Breach("edges out of order do not make a score table")
         scale = Scale(tuple(numbers(parameters, "centre", terms)), tuple(spread), 1.0)
         beta = tuple(numbers(parameters, "beta", self.design.width))
         return RiskCounts(self.design, self.outcome, scale, beta, tuple(edges))

@@ -18,6 +18,8 @@ from ahh_federated.core.releases import Round
 from ahh_federated.core.sums import sensitivity
 from ahh_federated.errors import Breach
 
+LARGEST = 1e6  # of any parameter: designs are standardised, so honest ones stay far below
+
 
 @dataclass(frozen=True, slots=True)
 class Line:
@@ -77,11 +79,14 @@ def check_schedule(lines: Sequence[Line]) -> Sequence[Line]:
     return lines
 
 
-def numbers(parameters: Parameters, name: str, length: int) -> list[float]:
-    """The parameter `name` as `length` finite numbers.  Raises Breach otherwise."""
+def numbers(parameters: Parameters, name: str, length: int, least: float = -LARGEST, most: float = LARGEST) -> list[float]:
+    """The parameter `name` as `length` numbers from `least` to `most`.  Raises Breach otherwise.
+
+    Checked before anything is paid: what a node then computes can neither overflow nor fail.
+    """
     values = parameters.get(name)
     if not isinstance(values, list) or len(values) != length:
         raise Breach(f"the parameter {name!r} needs {length} numbers")
-    if not all(isinstance(value, float) and math.isfinite(value) for value in values):
-        raise Breach(f"the parameter {name!r} has an entry that is not a finite number")
+    if not all(isinstance(value, float) and least <= value <= most for value in values):
+        raise Breach(f"the parameter {name!r} has an entry that is not a number from {least:g} to {most:g}")
     return values

@@ -12,12 +12,14 @@ from typing import Any, Final
 
 from ahh_federated.lab.report_words import (
     MISSING,
+    UNCERTAIN,
     Kind,
     Number,
     Shown,
     fixed,
     humane,
     is_number,
+    is_released,
     listing,
     p_value,
     percent,
@@ -137,7 +139,9 @@ def _shares(column: str, by: Sequence[str], cells: Sequence[Json]) -> list[Shown
         known = [other for other in alike if other["levels"][column] not in (NOT_KNOWN, None)]
         rest = [other["overall"] for other in known if other is not cell]
         share = share_of(cell["overall"], rest) if cell in known and rest else None
-        found.append(shown(share, "share") if share else Shown("\N{EN DASH}"))
+        counted = cell in known and rest and all(is_released(count) for count in (cell["overall"], *rest))
+        nothing = Shown(status=UNCERTAIN) if counted else Shown("\N{EN DASH}")
+        found.append(shown(share, "share") if share else nothing)
     return found
 
 

@@ -17,6 +17,7 @@ Kind = Literal["count", "estimate", "share", "two decimals", "three decimals"]
 Z95: Final = 1.959963984540054
 MINUS: Final = "\N{MINUS SIGN}"
 MISSING: Final = "not available"
+UNCERTAIN: Final = "too uncertain to say"
 DECIMALS: Final[Mapping[str, int]] = {"two decimals": 2, "three decimals": 3}
 SUPERSCRIPTS: Final = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 STATUS_WORDS: Final[Mapping[str, str]] = {
@@ -166,25 +167,38 @@ def total(numbers: Sequence[Number]) -> Number | None:
 
 
 def share_of(part: Number, rest: Sequence[Number]) -> Number | None:
-    """part / (part + rest) for independently noised counts, its interval by the delta method, noise alone."""
-    whole_thing = total([part, *rest])
-    if whole_thing is None or whole_thing["value"] <= 0:
+    """part / (part + rest) for independently noised counts, its interval by the delta method, noise alone.
+
+    None when a count was not released, or the sum is too small beside its noise to divide by.
+    """
+    size, others = total([part, *rest]), total(rest)
+    if size is None or not _stands_out(size):
         return None
-    size, inside, others = whole_thing["value"], part["value"], total(rest)
     outside, outside_se = (others["value"], others["se"]) if others else (0.0, 0.0)
-    return _from_noise(inside / size, hypot(outside * (part["se"] or 0.0), inside * outside_se) / size**2)
+    spread = hypot(outside * (part["se"] or 0.0), part["value"] * outside_se) / size["value"] ** 2
+    return _share(part["value"] / size["value"], spread)
 
 
 def ratio_of(part: Number, whole_thing: Number) -> Number | None:
-    """part / whole for two noised counts.
+    """part / whole for two noised counts; None as in `share_of`.
 
     Their noise is taken as independent; where the whole contains the part, the interval is at worst too wide.
     """
-    if not (is_released(part) and is_released(whole_thing)) or whole_thing["value"] <= 0:
+    if not (is_released(part) and is_released(whole_thing)) or not _stands_out(whole_thing):
         return None
     share = part["value"] / whole_thing["value"]
     spread = hypot(part["se"] or 0.0, share * (whole_thing["se"] or 0.0))
-    return _from_noise(share, spread / whole_thing["value"])
+    return _share(share, spread / whole_thing["value"])
+
+
+def _stands_out(number: Number) -> bool:
+    """Whether the delta method may divide by it: five standard errors from zero."""
+    return bool(number["value"] > max(5.0 * (number["se"] or 0.0), 0.0))
+
+
+def _share(value: float, se: float) -> Number:
+    made = _from_noise(value, se)
+    return {**made, "low": max(made["low"], 0.0), "high": min(made["high"], 1.0)}
 
 
 def _from_noise(value: float, se: float) -> Number:

@@ -42,12 +42,12 @@ def read_policy(path: Path) -> Policy:
         Misuse: naming the key, the reason and the fix.
     """
     default = Policy()
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = _TEMPLATE.format(epsilon=default.budget.epsilon, delta=default.budget.delta, minimum=default.minimum_cohort)
-        path.write_text(text)
     try:
-        content = Table(tomllib.loads(path.read_text()), "")
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = _TEMPLATE.format(epsilon=default.budget.epsilon, delta=default.budget.delta, minimum=default.minimum_cohort)
+            path.write_text(text, encoding="utf-8")
+        content = Table(tomllib.loads(path.read_text(encoding="utf-8-sig")), "")
         budget, cohort = content.table("budget"), content.table("cohort")
         policy = Policy(
             Budget(budget.number("epsilon", 0.0, 50.0), budget.number("delta", 0.0, 0.01)),
@@ -55,7 +55,9 @@ def read_policy(path: Path) -> Policy:
         )
         for table in (budget, cohort, content):
             table.done()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+    except OSError as error:
+        raise Misuse(f"{path} cannot be opened ({error.strerror}): let this node read it, and write it the first time") from None
+    except (ValueError, RecursionError):
         raise Misuse(f"{path.name} is not valid TOML: mend it, or delete it to get the defaults back") from None
     except Misuse as error:
         raise Misuse(f"{path.name}: {error}") from None

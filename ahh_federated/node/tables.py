@@ -6,7 +6,10 @@ the wire.  Messages count rows; they never quote a value.
 
 from __future__ import annotations
 
+import csv
+import gzip
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -30,10 +33,10 @@ def find_tables(folder: Path) -> dict[str, Path]:
         raise Refusal(Reason.TABLE, f"{folder} is not a folder: give a folder with one table per partner")
     tables: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        suffix = next((each for each in SUFFIXES if path.name.endswith(each)), None)
+        suffix = next((each for each in SUFFIXES if path.name.lower().endswith(each)), None)
         if suffix is None or path.name.startswith("."):
             continue
-        partner = path.name.removesuffix(suffix)
+        partner = path.name[: -len(suffix)]
         if partner in tables:
             raise Refusal(Reason.TABLE, f"{path.name} and {tables[partner].name} name one partner: keep one of them")
         tables[partner] = path
@@ -43,22 +46,46 @@ def find_tables(folder: Path) -> dict[str, Path]:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV (comma or semicolon, UTF-8) with every cell as text, or a Parquet file as it is."""
+    """A CSV (comma or semicolon, UTF-8) with every cell as text, or a Parquet file as it is.
+
+    Raises:
+        Refusal: when it cannot be read, or a row of a CSV has more or fewer cells than the header.
+    """
     try:
-        if path.name.endswith(".parquet"):
-            return pd.read_parquet(path)
-        with_sniffed = pd.read_csv(path, dtype=str, sep=None, engine="python", nrows=1, keep_default_na=False)
-        separator = ";" if len(with_sniffed.columns) == 1 and ";" in str(with_sniffed.columns[0]) else ","
-        header = pd.read_csv(path, dtype=str, sep=separator, nrows=0)
-        if len(header.columns) == 1:
-            separator = ";"
-        return pd.read_csv(path, dtype=str, sep=separator, keep_default_na=False)
+        return pd.read_parquet(path) if path.name.lower().endswith(".parquet") else _read_csv(path)
+    except Refusal:
+        raise
     except OSError as error:
-        raise Refusal(Reason.TABLE, f"{path.name} cannot be read ({error.strerror}): check the file's rights") from None
+        why = error.strerror or "it is damaged"
+        raise Refusal(Reason.TABLE, f"{path.name} cannot be read ({why}): check the file and its rights") from None
     except UnicodeDecodeError:
         raise Refusal(Reason.TABLE, f"{path.name} is not UTF-8: save it as UTF-8") from None
-    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError):
+    except Exception:  # pandas and Arrow raise many kinds, and their texts may quote a cell
         raise Refusal(Reason.TABLE, f"{path.name} is not a table: save it as CSV with a header line, or as Parquet") from None
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    with _opened(path) as lines:
+        first = next(line for line in lines if line.strip())
+    separator = max(",;", key=lambda each: len(next(csv.reader([first], delimiter=each))))
+    with _opened(path) as lines:
+        rows = (row for row in csv.reader(lines, delimiter=separator, strict=True) if row)
+        header = [name.strip() for name in next(rows)]
+        ragged = sum(len(row) != len(header) for row in rows)
+    if ragged:  # pandas would move or drop cells in silence
+        fix = "write every cell, and quote the cells that hold the separator"
+        raise Refusal(Reason.TABLE, f"{path.name}: {ragged} rows have more or fewer cells than the header: {fix}")
+    frame = pd.read_csv(
+        path, dtype=str, sep=separator, header=0, names=range(len(header)), keep_default_na=False, index_col=False
+    )
+    frame.columns = pd.Index(header)
+    return frame
+
+
+def _opened(path: Path) -> TextIO:
+    if path.name.lower().endswith(".gz"):
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def load_cohort(frame: pd.DataFrame, study: Study, table: str) -> Cohort:
@@ -74,11 +101,11 @@ def load_cohort(frame: pd.DataFrame, study: Study, table: str) -> Cohort:
     """
     patient = study.patient
     order = [] if patient.order is None else [patient.order]
-    absent = [name for name in [patient.key, *order, *study.columns] if name not in frame.columns]
-    if absent:
-        raise Refusal(
-            Reason.TABLE, f"{table} lacks the column {absent[0]!r}: add it, or correct its name in the table or the study"
-        )
+    for name in [patient.key, *order, *study.columns]:
+        times = list(frame.columns).count(name)
+        if times != 1:
+            fix = "add it, or correct its name in the table or the study" if times == 0 else "keep one"
+            raise Refusal(Reason.TABLE, f"{table} has the column {name!r} {times} times, not once: {fix}")
     keys = _keys(frame[patient.key], table, patient.key)
     data = {name: _column(frame[name], column, table) for name, column in study.columns.items()}
     if patient.order is not None:
@@ -94,10 +121,17 @@ def load_cohort(frame: pd.DataFrame, study: Study, table: str) -> Cohort:
 
 
 def _keys(values: pd.Series[str], table: str, name: str) -> pd.Series[str]:
-    empty = values.isna() | (values.astype(str).str.strip() == "")
+    empty = _blank(values)
     if empty.any():
         raise Refusal(Reason.TABLE, f"{table}: {int(empty.sum())} rows have no {name!r}: give every row its patient's key")
-    return values.astype(str).str.strip()
+    return _text(values)
+
+
+def _text(values: pd.Series[str]) -> pd.Series[str]:
+    """Cells as text; whole numbers that Parquet holds as floats have no decimal point, as in a CSV."""
+    if values.dtype.kind == "f":
+        values = values.astype(object).map(lambda v: str(int(v)) if not pd.isna(v) and float(v).is_integer() else str(v))
+    return values.astype(object).where(~values.isna(), "").astype(str).str.strip()
 
 
 def _column(values: pd.Series[str], column: Column, table: str) -> F64:
@@ -120,7 +154,7 @@ def _numeric(values: pd.Series[str], column: Numeric, table: str) -> F64:
 
 
 def _codes(values: pd.Series[str], column: Levels, table: str) -> F64:
-    text = values.where(~values.isna(), "").astype(str).str.strip()
+    text = _text(values)
     codes = np.array(text.map({level: float(index) for index, level in enumerate(column.levels)}), dtype=np.float64)
     unknown = np.isnan(codes) & ~(_blank(values) | text.isin(column.missing).to_numpy())
     if unknown.any():
@@ -138,14 +172,16 @@ def _blank(values: pd.Series[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 def _numbers(values: pd.Series[str]) -> F64:
+    if values.dtype.kind in "bcmM":  # pandas would read a date as nanoseconds, and yes or no as 1 or 0
+        return np.full(len(values), np.nan)
     return np.array(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
 
 
 def _ordering(values: pd.Series[str], table: str) -> F64:
     """Numbers as they are, ISO dates as days."""
     numbers = _numbers(values)
-    if np.isnan(numbers).all() and len(numbers):
-        dates = pd.to_datetime(values, errors="coerce", format="ISO8601")
+    if np.isnan(numbers).all() and len(numbers) and values.dtype.kind in "OM":
+        dates = pd.to_datetime(values, errors="coerce", format="ISO8601", utc=True)
         numbers = np.array(dates.astype("int64"), dtype=np.float64)
         numbers[dates.isna().to_numpy()] = np.nan
     if np.isnan(numbers).any():

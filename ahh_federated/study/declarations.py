@@ -128,9 +128,9 @@ def read_patient(table: Table, columns: Mapping[str, Column]) -> Patient:
     order = table.name("order") if reduce in ("first", "last") else None
     folds = _folds(table, columns) if "folds" in table else None
     if key in columns:
-        raise Misuse(f"{table.at('key')}: {key!r} is the patient's key and cannot be a column to analyse: drop [columns.{key}]")
+        raise Misuse(f"{table.at('key')}: {key!r} is the patient's key, not a column to analyse: drop [columns.{key}]")
     if FOLD in columns and folds not in (None, FOLD):
-        raise Misuse(f"{table.at('folds')} makes a column `fold`, and there is [columns.fold]: rename that, or use it as the folds")
+        raise Misuse(f"{table.at('folds')} makes a column `fold`, but [columns.fold] exists: rename that, or use it as the folds")
     table.done()
     return Patient(key, reduce, order, folds)  # type: ignore[arg-type]  # choice() has checked it
 

@@ -80,7 +80,8 @@ class Table:
 
     def texts(self, key: str, default: Any = _ABSENT, example: str = '["no", "yes"]') -> tuple[str, ...]:
         value = self._take(key, default, example)
-        if not isinstance(value, list | tuple) or not all(isinstance(each, str) and each and each == each.strip() for each in value):
+        fine = isinstance(value, list | tuple) and all(isinstance(each, str) and each and each == each.strip() for each in value)
+        if not fine:
             raise Misuse(f"{self.at(key)} is not a list of texts without spaces around them: write it like {key} = {example}")
         if len(set(value)) != len(value):
             raise Misuse(f"{self.at(key)} names something twice: each may appear once")

@@ -345,6 +345,14 @@ def test_shares_of_a_cross_table_leave_out_what_is_not_known() -> None:
     assert girl["sex: girl, overweight 6y: not known"].cells[-1].main == "\u2013"
 
 
+def test_share_of_almost_nothing_is_not_divided() -> None:
+    assert share_of(number(26.0, 25.0), [number(-17.0, 25.0)]) is None
+    results = only(sample_results(), "children")
+    for cell in results["asks"][0]["answer"]["cells"]:
+        cell["overall"] = number(9.0, 25.0)
+    assert Page(render(results)).cells.count("too uncertain to say") == 2
+
+
 def test_intercept_is_no_odds_ratio_and_clipped_columns_say_so(page: Page) -> None:
     assert "(intercept)" not in page.text
     assert "birth weight from 1.5 to 5.5 kg, counted as 1.93 below 1.93 and as 4.81 above 4.81" in page.text
