@@ -75,9 +75,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if ragged:  # pandas would move or drop cells in silence
         fix = "write every cell, and quote the cells that hold the separator"
         raise Refusal(Reason.TABLE, f"{path.name}: {ragged} rows have more or fewer cells than the header: {fix}")
-    frame = pd.read_csv(
-        path, dtype=str, sep=separator, header=0, names=range(len(header)), keep_default_na=False, index_col=False
-    )
+    places = range(len(header))  # pandas would rename a name that comes twice
+    frame = pd.read_csv(path, dtype=str, sep=separator, header=0, names=places, keep_default_na=False, index_col=False)
     frame.columns = pd.Index(header)
     return frame
 
@@ -103,9 +102,12 @@ def load_cohort(frame: pd.DataFrame, study: Study, table: str) -> Cohort:
     order = [] if patient.order is None else [patient.order]
     for name in [patient.key, *order, *study.columns]:
         times = list(frame.columns).count(name)
-        if times != 1:
-            fix = "add it, or correct its name in the table or the study" if times == 0 else "keep one"
-            raise Refusal(Reason.TABLE, f"{table} has the column {name!r} {times} times, not once: {fix}")
+        if times == 0:
+            raise Refusal(
+                Reason.TABLE, f"{table} lacks the column {name!r}: add it, or correct its name in the table or the study"
+            )
+        if times > 1:
+            raise Refusal(Reason.TABLE, f"{table} has {times} columns named {name!r}: keep the right one")
     keys = _keys(frame[patient.key], table, patient.key)
     data = {name: _column(frame[name], column, table) for name, column in study.columns.items()}
     if patient.order is not None:
@@ -192,7 +194,7 @@ def _ordering(values: pd.Series[str], table: str) -> F64:
 
 def _one_row_each(rows: pd.DataFrame, study: Study, table: str) -> pd.DataFrame:
     """Ties are broken by the row's own content, so that the order of rows in the file never matters."""
-    reduce, names = study.patient.reduce, list(study.columns)
+    reduce, names = study.patient.reduce, sorted(study.columns)
     repeated = int(rows["\0key"].duplicated().sum())
     if not repeated:
         return rows

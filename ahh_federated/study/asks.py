@@ -108,6 +108,8 @@ def _moments(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> Anal
 def _histogram(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> Analysis:
     column = _known(table, "column", (table.text("column", example='"bmi"'),), columns)[0]
     if isinstance(column, Levels):
+        if "bins" in table:
+            raise Misuse(f"{table.at('bins')}: {column.name!r} has levels, which are its bins: drop the key")
         return Histogram(column, len(column.levels))
     return Histogram(column, table.integer("bins", 2, 512, default=20))
 
@@ -127,8 +129,10 @@ def _logistic(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> Ana
             f"{table.at('outcome')}: {outcome.name!r} has {len(outcome.levels)} levels: a logistic outcome has two; define a case"
         )
     names = table.texts("features", example='["sex", "birth_weight"]')
-    if not names or outcome.name in names or "fold" in names:
-        raise Misuse(f"{table.at('features')} is empty, or names the outcome or the fold: list the predictors only")
+    if not names:
+        raise Misuse(f"{table.at('features')} is empty: name at least one predictor")
+    if outcome.name in names or "fold" in names:
+        raise Misuse(f"{table.at('features')} names the outcome or the fold: list the predictors only")
     features = tuple(_known(table, "features", names, columns))
     indicators = table.choice("missing", ("complete-cases", "indicator"), default="complete-cases") == "indicator"
     analysis = Logistic(Design(features, indicators), outcome)

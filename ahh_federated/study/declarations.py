@@ -125,7 +125,9 @@ def read_cases(table: Table, columns: Mapping[str, Column]) -> dict[str, Case]:
 def read_patient(table: Table, columns: Mapping[str, Column]) -> Patient:
     key = table.name("key", example='"child_id"')
     reduce = table.choice("reduce", ("first", "last", "mean", "max", "forbid"), default="forbid")
-    order = table.name("order") if reduce in ("first", "last") else None
+    order = table.name("order", example='"visit_date"') if reduce in ("first", "last") else None
+    if order is None and "order" in table:
+        raise Misuse(f'{table.at("order")} has no use with reduce = "{reduce}": drop it, or write reduce = "first" or "last"')
     folds = _folds(table, columns) if "folds" in table else None
     if key in columns:
         raise Misuse(f"{table.at('key')}: {key!r} is the patient's key, not a column to analyse: drop [columns.{key}]")
@@ -141,7 +143,7 @@ def _folds(table: Table, columns: Mapping[str, Column]) -> Folds | str:
         if not isinstance(columns.get(value), Levels):
             raise Misuse(f"{table.at('folds')}: {value!r} is not a declared column with levels: declare it or give shares")
         return value
-    inner = table.table("folds", example="{ train = 0.7, test = 0.3 }")
+    inner = table.table("folds")
     # sorted, as in the digest: one digest is one split, however the file orders its keys
     names = tuple(checked_name(name, inner.at(name)) for name in sorted(inner.names()))
     shares = tuple(inner.number(name, 0.0, 1.0, example="0.7") for name in names)

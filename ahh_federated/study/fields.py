@@ -99,8 +99,10 @@ class Table:
     def raw(self, key: str, default: Any = _ABSENT, example: str = "...") -> Any:
         return self._take(key, default, example)
 
-    def table(self, key: str, example: str = "{ ... }") -> Table:
-        return Table(self._take(key, _ABSENT, example), self.at(key))
+    def table(self, key: str) -> Table:
+        if key not in self:
+            raise Misuse(f"{self.at(key)} is missing: add a line [{self.at(key)}] with its keys below it")
+        return Table(self.raw(key), self.at(key))
 
     def done(self) -> None:
         for key in self._content:

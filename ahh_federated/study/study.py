@@ -119,7 +119,7 @@ def parse_study(content: Mapping[str, Any]) -> Study:
     visible: dict[str, Column] = {**columns, **{name: case.column for name, case in cases.items()}}
     if fold is not None:
         visible[fold.name] = fold
-    asks = _asks(file.raw("ask", example="one or more [[ask]] tables"), visible)
+    asks = _asks(file.raw("ask", default=[]), visible)
     study = Study(
         id=about.name("id"),
         title=about.text("title"),
@@ -159,8 +159,10 @@ def _budget(privacy: Table) -> Budget:
 
 
 def _asks(content: Any, columns: Mapping[str, Column]) -> tuple[Ask, ...]:
-    if not isinstance(content, list) or not content:
-        raise Misuse("ask is not a list of tables: write each ask below a line [[ask]]")
+    if not isinstance(content, list):
+        raise Misuse("ask is not a list of tables: write each ask below a line [[ask]], with two brackets")
+    if not content:
+        raise Misuse("ask is missing or empty: write each question below a line [[ask]]")
     asks: dict[str, Ask] = {}
     for number, each in enumerate(content, start=1):
         ask = read_ask(Table(each, f"ask {number}"), columns, asks)
@@ -173,9 +175,12 @@ def _asks(content: Any, columns: Mapping[str, Column]) -> tuple[Ask, ...]:
 
 def _check_slack(study: Study) -> None:
     """The integer grid is charged to a hundredth of delta; refuse a study too wide for that."""
-    try:
-        events = [study.event(ask, line) for ask in study.asks for line in ask.analysis.schedule()]
-    except (ValueError, ZeroDivisionError):
-        raise Misuse("privacy.epsilon or a share is too small for the noise it needs: raise it, or drop the ask") from None
+    events: list[Event] = []
+    for ask in study.asks:
+        try:
+            events += [study.event(ask, line) for line in ask.analysis.schedule()]
+        except (ValueError, ZeroDivisionError):
+            fix = "raise privacy.epsilon or the share, or drop the ask"
+            raise Misuse(f"ask {ask.id!r}: its part of the budget is too small for the noise it needs: {fix}") from None
     if not Spent.of(events).slack <= study.budget.slack:
         raise Misuse("privacy.delta is too small for so many cells: raise delta, or ask for fewer cells")

@@ -17,10 +17,10 @@ import pytest
 
 from ahh_federated.errors import Misuse
 from ahh_federated.lab.report import render, write_report
-from ahh_federated.lab.report_equation import equation
-from ahh_federated.lab.report_summary import guess_bound
-from ahh_federated.lab.report_tables import cell_name, count_tables, names_of
-from ahh_federated.lab.report_words import p_value, plain, share_of, shown
+from ahh_federated.lab.report.equation import equation
+from ahh_federated.lab.report.summary import guess_bound
+from ahh_federated.lab.report.tables import cell_name, count_tables, names_of
+from ahh_federated.lab.report.words import p_value, plain, share_of, shown
 from tests.lab.sample_results import PARTNERS, number, sample_results, withheld
 
 Json = dict[str, Any]

@@ -1,0 +1,79 @@
+"""One training task: a data set's logistic ask on its partners' cohorts, with the whole budget for training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ahh_federated.analyses.logistic import Logistic
+from ahh_federated.core.cohorts import F64, Cohort
+from ahh_federated.node.tables import load_cohort
+from ahh_federated.study import Ask, Study, open_study, parse_study
+from benchmarks.datasets import DataSet
+
+MODEL = "model"  # the id of the logistic ask in every study of the benchmarks
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Cohorts by partner, and which patients train and which test."""
+
+    data: DataSet
+    study: Study
+    cohorts: Mapping[str, Cohort]
+
+    @property
+    def ask(self) -> Ask:
+        return self.study.ask(MODEL)
+
+    @property
+    def analysis(self) -> Logistic:
+        analysis = self.ask.analysis
+        assert isinstance(analysis, Logistic)
+        return analysis
+
+    def training(self) -> dict[str, Cohort]:
+        """The complete cases that the model learns from, by partner."""
+        return {name: self._complete(cohort, self.ask) for name, cohort in self.cohorts.items()}
+
+    def test(self) -> dict[str, Cohort]:
+        """The complete cases that the study evaluates its model on, by partner; partners without any left out."""
+        (evaluation,) = (ask for ask in self.study.asks if ask.model == MODEL)
+        kept = {name: self._complete(cohort, evaluation) for name, cohort in self.cohorts.items()}
+        return {name: cohort for name, cohort in kept.items() if len(cohort)}
+
+    def outcome(self, cohort: Cohort) -> F64:
+        return cohort[self.analysis.outcome.name]
+
+    def features(self, cohort: Cohort) -> F64:
+        """Measured values on [-1, 1] by the public range, levels as indicators, shape (patients, terms)."""
+        return np.stack(self.analysis.design.features_of(cohort), axis=1)
+
+    def only_training(self, epsilon: float, delta: float, minimum_partners: int) -> Study:
+        """The study with the model alone, which gets all of the given budget."""
+        content = copy.deepcopy(dict(self.study.content))
+        content["study"]["minimum_partners"] = minimum_partners
+        content["privacy"].update(epsilon=epsilon, delta=delta)
+        content["ask"] = [{**ask, "share": 1.0} for ask in content["ask"] if ask["id"] == MODEL]
+        return parse_study(content)
+
+    def _complete(self, cohort: Cohort, ask: Ask) -> Cohort:
+        kept = cohort if ask.where is None else cohort.keep(ask.where.mask(cohort))
+        known = self.analysis.design.complete(kept) & ~np.isnan(kept[self.analysis.outcome.name])
+        return kept.keep(known)
+
+
+def prepare(data: DataSet) -> Task:
+    """Read a data set's tables.  Raises Misuse when its files are not there."""
+    study = open_study(data.study)
+    frames = data.frames()
+    return Task(data, study, {name: load_cohort(frames[name], study, name) for name in sorted(frames)})
+
+
+def pooled(cohorts: Mapping[str, Cohort]) -> Cohort:
+    """All patients in one cohort, which no deployment has."""
+    parts = list(cohorts.values())
+    return Cohort.of({name: np.concatenate([part[name] for part in parts]) for name in parts[0].columns}, sum(map(len, parts)))
