@@ -183,7 +183,8 @@ def _ordering(values: pd.Series[str], table: str) -> F64:
     """Numbers as they are, ISO dates as days."""
     numbers = _numbers(values)
     if np.isnan(numbers).all() and len(numbers) and values.dtype.kind in "OM":
-        dates = pd.to_datetime(values, errors="coerce", format="ISO8601", utc=True)
+        texts = _text(values) if values.dtype.kind == "O" else values
+        dates = pd.to_datetime(texts, errors="coerce", format="ISO8601", utc=True)
         numbers = np.array(dates.astype("int64"), dtype=np.float64)
         numbers[dates.isna().to_numpy()] = np.nan
     if np.isnan(numbers).any():
