@@ -78,14 +78,15 @@ def _odds_ratios(ask: Mapping[str, Any]) -> Table:
 
 def _scores(ask: Mapping[str, Any]) -> Table:
     table = Table(title=ask["title"], title_justify="left")
-    for heading in ("partner", "AUROC", "calibration slope", "observed : expected"):
-        table.add_column(heading, justify="left" if heading == "partner" else "right")
+    for heading in ("partner", "AUROC", "slope", "observed:expected"):
+        table.add_column(heading, justify="left" if heading == "partner" else "right", no_wrap=True)
     answer = ask["answer"]
     for name, score in [("all", answer["overall"]), *answer["partners"].items()]:
         if score["status"] != "released":
             table.add_row(name, score["status"], "", "")
         else:
             table.add_row(name, *(_interval(score[key]) for key in ("auroc", "calibration_slope", "observed_expected")))
+    table.caption = "± half the 95 % interval, privacy noise included; slope: of the calibration, 1 is right"
     return table
 
 
@@ -103,7 +104,7 @@ def _counts(ask: Mapping[str, Any]) -> Table:
 def _interval(number: Mapping[str, Any]) -> str:
     if number["value"] is None:
         return str(number["status"])
-    return f"{number['value']:.2f} ({number['low']:.2f} to {number['high']:.2f})"
+    return f"{number['value']:.2f} ± {(number['high'] - number['low']) / 2:.2f}"
 
 
 def _whole(number: Mapping[str, Any]) -> str:

@@ -104,15 +104,29 @@ def test_a_byte_order_mark_and_windows_lines_change_nothing(tmp_path: Path) -> N
     assert open_study(path).digest == parse_study(tomllib.loads(SMALL)).digest
 
 
+ODD: list[Any] = [0, 1, -1, 2, 0.5, 1e-320, 5e-324, 1e308, -0.0, True, False, 10**400, -(10**400), float("nan"), float("inf")]
+ODD += [
+    "",
+    " ",
+    "\ud800",
+    "\x00",
+    "a\nb",
+    "fold",
+    "sex",
+    "bmi",
+    "last",
+    "child",
+    "each-node",
+    "1.0",
+    "no such",
+    "é",
+    "model",
+    "x" * 4001,
+]
+ODD += ["sex == 'girl'", "bmi >= 1e999", "not", date(1, 1, 1), date(9999, 12, 31), [], {}, [[]], [{}], {"": ""}, ["sex"], ["bmi"]]
+ODD += [["sex", "sex"], [1, 2], [1e308, 1e309], [float("nan")], [10**400], {"levels": ["a", "b"]}]
 JUNK = st.one_of(
-    st.sampled_from(
-        [
-            *(0, 1, -1, 2, 0.5, 1e-320, 5e-324, 1e308, -0.0, True, False, "", " ", "\ud800", "\x00", "a\nb", "fold", "sex", "bmi"),
-            *("last", "child", "each-node", "1.0", "no such", "sex == 'girl'", "bmi >= 1e999", "not", "x" * 4001, "é", "model"),
-            *(10**400, -(10**400), date(1, 1, 1), date(9999, 12, 31), float("nan"), float("inf"), [], {}, [[]], [{}], {"": ""}),
-            *(["sex"], ["bmi"], ["sex", "sex"], [1, 2], [1e308, 1e309], [float("nan")], [10**400], {"levels": ["a", "b"]}, "a" * 64),
-        ]
-    ),
+    st.sampled_from(ODD),
     st.integers(),
     st.floats(),
     st.text(max_size=20),
@@ -167,9 +181,12 @@ def test_whatever_the_content_it_is_a_study_or_misuse(content: dict[str, Any]) -
     assert Spent.of(events).within(study.budget)
 
 
-WORDS = ["sex", "bmi", "weight", "fold", "and", "or", "not", "in", "is", "==", "!=", "<", "<=", ">", ">=", "(", ")", "[", "]", ","]
-WORDS += ["'girl'", "'train'", "18", "-1", "1e999", "0x1F", "1j", "True", "None", "...", "{", "}", ":", "lambda", "*", "=", ":=", "."]
-WORDS += ["\\", "\n", "#", '"', "'", "f'{sex}'", "b''", "@", "~", "-", "+", "if", "else", "for", "await", "yield", "\x00", "é", "9" * 400]
+LANGUAGE = """
+    sex bmi weight fold and or not in is == != < <= > >= ( ) [ ] , 'girl' 'train' 18 -1 1e999 0x1F 1j True None ... { }
+    : lambda * = := . # \\ " ' f'{sex}' b'' @ ~ - + if else for await yield é
+"""
+WORDS = LANGUAGE.split()
+WORDS += ["\n", "\x00", "9" * 400, "bmi >= 20", "10 < bmi <= 20", "sex in ['girl']", "fold != 'test'", "weight not in (1, 2)"]
 
 
 @given(st.one_of(st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join), st.text(max_size=60)))
