@@ -21,7 +21,7 @@ from ahh_federated.study import Study
 from ahh_federated.wire import Reply, Request
 from benchmarks.tasks import MODEL, Task, pooled
 
-_DAY = date(2026, 1, 1)
+DAY = date(2026, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +65,12 @@ class NotEnough(Exception):
 def each_node(task: Task, epsilon: float, delta: float, seed: int) -> Trained:
     """Every partner adds its own noise: what a study with `noise = "each-node"` does."""
     study = task.only_training(epsilon, delta, task.study.minimum_partners)
-    return _train(study, task.cohorts, seed)
+    return train(study, task.cohorts, seed)
 
 
 def summed(task: Task, epsilon: float, delta: float, seed: int) -> Trained:
     """A laboratory simulation of noise that is added once, to the sum: one partner that holds everybody."""
-    return _train(task.only_training(epsilon, delta, 1), {"everybody": pooled(task.cohorts)}, seed)
+    return train(task.only_training(epsilon, delta, 1), {"everybody": pooled(task.cohorts)}, seed)
 
 
 def exact(task: Task, delta: float) -> Trained:
@@ -79,13 +79,18 @@ def exact(task: Task, delta: float) -> Trained:
     return _run(study, _Timed(ExactLink(study, task.cohorts)), "", exact=True)
 
 
-def _train(study: Study, cohorts: Mapping[str, Cohort], seed: int) -> Trained:
+def train(study: Study, cohorts: Mapping[str, Cohort], seed: int) -> Trained:
+    """Run a study that has one logistic ask, with seeded noise and a node budget equal to the study's.
+
+    Raises:
+        NotEnough: when fewer partners released than the study needs.
+    """
     entropy, run = Entropy.seeded(seed), f"+seed{seed}"
     policy = Policy(Budget(study.budget.epsilon, study.budget.delta))
     ledgers = {name: Ledger.in_memory(dataset=name, budget=policy.budget) for name in cohorts}
     try:
         desks = {name: Desk(name, study, cohorts[name], ledgers[name], policy, entropy, run) for name in cohorts}
-        return _run(study, _Timed(LocalLink(desks, _DAY)), run)
+        return _run(study, _Timed(LocalLink(desks, DAY)), run)
     finally:
         for ledger in ledgers.values():
             ledger.close()

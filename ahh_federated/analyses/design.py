@@ -117,7 +117,6 @@ class Scale:
         """x'beta, shape (patients,); exact integer arithmetic on beta rounded to a public power of two."""
         if self.exact:
             return np.asarray(beta @ x)
-        reach = LIMIT * GRID * max(float(np.abs(beta).sum()), 1e-300)
-        scale = 2.0 ** math.floor(52 - math.log2(reach) - 1)
-        scale = min(scale, 2.0**60)
+        reach = LIMIT * GRID * max(float(np.abs(beta).sum()), 1.0)
+        scale = 2.0 ** math.floor(51 - math.log2(reach))
         return np.asarray((np.round(beta * scale) @ x) / (scale * GRID))

@@ -23,6 +23,7 @@ from scipy.special import log_ndtr, ndtr
 from ahh_federated.core.noise import MAX_SIGMA, MIN_SIGMA
 
 SLACK = Fraction(1, 20)  # TV(discrete, rounded Gaussian) <= SLACK / sigma**2 per coordinate
+LEAST_EPSILON, MOST_EPSILON = 1e-3, 20.0  # where double precision gives delta to far better than RESERVE
 RESERVE = 0.01  # the part of delta kept for SLACK
 
 
@@ -81,8 +82,8 @@ class Budget:
     delta: float
 
     def __post_init__(self) -> None:
-        if not (0 < self.epsilon <= 50 and 0 < self.delta < 0.1):
-            raise ValueError(f"a budget needs 0 < epsilon <= 50 and 0 < delta < 0.1, got {self}")
+        if not (LEAST_EPSILON <= self.epsilon <= MOST_EPSILON and 1e-15 <= self.delta < 0.1):
+            raise ValueError(f"a budget needs {LEAST_EPSILON} <= epsilon <= {MOST_EPSILON} and 1e-15 <= delta < 0.1, got {self}")
 
     @property
     def mu(self) -> float:

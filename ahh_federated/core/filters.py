@@ -30,6 +30,8 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
 }
 _MIRROR: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
 _LONGEST = 2000  # characters; a filter is read by a data steward
+_LARGEST = 1e15
+_DEEPEST = 20  # levels of nesting: evaluating a filter must never come near the interpreter's own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,19 @@ def parse_filter(text: str, columns: Mapping[str, Column], thing: str = "where")
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Misuse(f"{thing}: {text!r} is not a condition: write it like \"sex == 'girl' and age >= 2\"") from None
+    if _depth(tree) > _DEEPEST:
+        raise Misuse(f"{thing}: the condition nests deeper than {_DEEPEST} levels: write it flatter")
     used: dict[str, None] = {}
     condition = _build(tree, columns, used, thing)
     return Filter(text.strip(), tuple(used), condition)
+
+
+def _depth(tree: ast.expr) -> int:
+    deepest, level = 0, [tree]
+    while level:
+        deepest += 1
+        level = [child for node in level for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+    return deepest
 
 
 def _build(node: ast.expr, columns: Mapping[str, Column], used: dict[str, None], thing: str) -> Callable[[Cohort], _Truth]:
@@ -130,13 +142,21 @@ def _pair(
         if not isinstance(right, ast.List | ast.Tuple):
             raise Misuse(f"{thing}: `in` needs a list of values after it, like {left.id} in ['a', 'b']")
         codes = [_code(value, column, thing) for value in right.elts]
-        return _test(left.id, lambda values: np.isin(values, codes), negate=kind is ast.NotIn)
+        return _test(left.id, lambda values: _among(values, codes), negate=kind is ast.NotIn)
     if kind not in _COMPARE:
         raise Misuse(f"{thing}: `is` is not a comparison here: use == or !=")
     if isinstance(column, Levels) and kind not in (ast.Eq, ast.NotEq):
         raise Misuse(f"{thing}: {left.id!r} has levels, which have no order: use ==, != or in")
     code, compare = _code(right, column, thing), _COMPARE[kind]
     return _test(left.id, lambda values: compare(values, code))
+
+
+def _among(values: F64, codes: list[float]) -> Bools:
+    """Plain comparisons: `np.isin` picks its way by the number of patients."""
+    found = np.zeros(len(values), dtype=bool)
+    for code in codes:
+        found |= values == code
+    return found
 
 
 def _test(name: str, compare: Callable[[F64], Bools], negate: bool = False) -> Callable[[Cohort], _Truth]:
@@ -148,14 +168,21 @@ def _test(name: str, compare: Callable[[F64], Bools], negate: bool = False) -> C
 
 
 def _code(node: ast.expr, column: Column, thing: str) -> float:
-    try:
-        value = ast.literal_eval(node)
-    except ValueError:
-        value = None
+    value = _literal(node)
     if isinstance(column, Levels):
-        if value not in column.levels:
+        if not isinstance(value, str) or value not in column.levels:
             raise Misuse(f"{thing}: {ast.unparse(node)} is not a level of {column.name!r}: choose from {list(column.levels)}")
         return float(column.index(value))
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Misuse(f"{thing}: {ast.unparse(node)} is not a number, and {column.name!r} is measured in {column.unit}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        raise Misuse(f"{thing}: {ast.unparse(node)[:50]} is not a number, and {column.name!r} is measured in {column.unit}")
     return float(value)
+
+
+def _literal(node: ast.expr) -> object:
+    """A constant, or a number with a minus sign; None for anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _literal(node.operand)
+        return -value if isinstance(value, int | float) else None
+    return None

@@ -1,6 +1,6 @@
 """The only door: the life of a release, from its price to its bytes.
 
-    recall → price → debit (durable) → rows → clip and grid → integer sum → noise → store → send
+    recall → price → rehearse → debit (durable) → rows → clip and grid → integer sum → noise → store → send
 
 The stages are distinct types, so an un-noised sum has no encoder and sending it is a type error.  After the debit
 nothing may fail, or vary, because of a patient; a crash there wastes budget and leaks nothing.  A repeated request
@@ -22,7 +22,8 @@ from ahh_federated.core.filters import Filter
 from ahh_federated.core.noise import discrete_gaussian
 from ahh_federated.core.queries import Query
 from ahh_federated.core.releases import Release, cells_to_bytes
-from ahh_federated.core.sums import integer_sum, sensitivity, step
+from ahh_federated.core.sums import integer_sum, patient_integers, sensitivity, step
+from ahh_federated.errors import Breach
 
 
 class Books(Protocol):
@@ -70,11 +71,13 @@ def release(query: Query, cohort: Cohort, *, where: Filter | None, order: Order,
     """Release one query about a cohort, paid for and noised.
 
     Raises:
+        Breach: when the query's public numbers cannot be computed with; nothing has been paid then.
         Refusal: when the budget or the ledger says no; nothing has been computed then.
     """
     event = price(query, order.mu)
     stored = books.recall(order.request)
     if stored is None:
+        _rehearse(query, cohort, where)
         receipt = books.debit(
             request=order.request, study=order.study, ask=order.ask, query=query.kind, event=event, ceiling=order.ceiling
         )
@@ -82,6 +85,21 @@ def release(query: Query, cohort: Cohort, *, where: Filter | None, order: Order,
         stored = _noised(summed, event, entropy.derive(order.request.encode())).to_bytes()
         books.store(receipt, stored)
     return Release.from_bytes(stored, width=query.width, step=step(query), sigma=event.sigma)
+
+
+def _rehearse(query: Query, cohort: Cohort, where: Filter | None) -> None:
+    """The same computation on two made-up patients, before anything is paid.
+
+    A public number that makes the computation fail must fail here: failing after the debit, and only when there is a
+    patient to compute with, would tell whether there is one.
+    """
+    made_up = Cohort.of({name: np.array([np.nan, 0.0]) for name in cohort.columns}, 2)
+    try:
+        patient_integers(query, made_up)
+        if where is not None:
+            where.mask(made_up)
+    except Exception:
+        raise Breach(f"{query.kind} cannot be computed with the numbers it carries") from None
 
 
 def _noised(summed: _Summed, event: Event, entropy: Entropy) -> _Noised:

@@ -1,7 +1,8 @@
 """Where requests arrive at a node: checked against the approved study, released through the gate, answered in bytes.
 
 The desk rebuilds each query from its own copy of the study; from a request it takes only an ask's name, a step and
-numbers.  It accepts the schedule that the study announces and nothing else: each step once, in the announced form.
+numbers.  It accepts the schedule that the study announces and nothing else; the ledger sees to it that each step is
+paid for one request only.
 """
 
 from __future__ import annotations
@@ -40,15 +41,10 @@ class Desk:
     entropy: Entropy = field(repr=False)
     run: str = ""
     tell: Callable[[str], None] = field(repr=False, default=lambda message: None)
-    _answered: dict[tuple[str, int], str] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if (self.run or not self.entropy.private) and not self.study.open_data:
             raise Refusal(Reason.SEED, f"the study {self.study.id} is about real data: a fixed seed would undo its noise")
-        for entry in self.ledger.entries():
-            if entry.study == self._account and entry.ask and entry.request:
-                ask, _, step = entry.ask.rpartition(":")
-                self._answered[(ask, int(step))] = entry.request
 
     @property
     def _account(self) -> str:
@@ -81,7 +77,6 @@ class Desk:
             books=self.ledger,
             entropy=self.entropy.derive(self.partner.encode()),
         )
-        self._answered[(request.ask, request.step)] = request.id
         if self._too_small(query, released):
             return Reply(request.id, Status.BELOW)
         return Reply(request.id, Status.RELEASED, released.sigma, cells_to_bytes(released.cells))
@@ -98,15 +93,12 @@ class Desk:
         lines = ask.analysis.schedule()
         if request.step >= len(lines) or lines[request.step].kind != request.kind:
             raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} is not what the study announced")
-        if self._answered.get((request.ask, request.step), request.id) != request.id:
-            raise Refusal(
-                Reason.SCHEDULE,
-                f"step {request.step} of {ask.id} was answered before, to another request: raise the study's version",
-            )
         line = lines[request.step]
         query = ask.analysis.query(request.kind, request.parameters)
         if not line.covers(query):
             raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} has another size than the study announced")
+        if query.parameters() != request.parameters:
+            raise Refusal(Reason.QUERY, f"step {request.step} of {ask.id} carries numbers that the query does not have")
         order = Order(
             request=request.id,
             study=self._account,

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Self, final
 
 from ahh_federated.core.costs import Budget, Event, Spent
+from ahh_federated.errors import Reason, Refusal
 from ahh_federated.node.chain import (
     COLUMNS,
     GENESIS,
@@ -53,6 +54,7 @@ CREATE TABLE entries (
     mechanism TEXT, sensitivity INTEGER, sigma INTEGER, width INTEGER,
     epsilon REAL, delta REAL, debit INTEGER, bytes_hash TEXT, previous TEXT NOT NULL, hash TEXT NOT NULL);
 CREATE TABLE released (seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
+CREATE INDEX steps ON entries (study, ask) WHERE kind = 'debit';
 CREATE UNIQUE INDEX one_release ON entries (request) WHERE kind = 'release';
 CREATE TRIGGER entries_append BEFORE INSERT ON entries
     WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM entries) OR NEW.kind = 'release'
@@ -163,7 +165,8 @@ class Ledger:
         """Pay for one release; on the disk before this returns.
 
         Refused with `Reason.BUDGET`, and nothing written, when the event would take the data set past its
-        budget or the study past its ceiling.  A request debited before without bytes stored is paid again.
+        budget or the study past its ceiling; with `Reason.SCHEDULE` when another request was debited for the
+        same step (`ask`) of the study.  A request debited before without bytes stored is paid again.
         """
         content = Entry(
             kind=Kind.DEBIT.value,
@@ -182,6 +185,7 @@ class Ledger:
         with self._transaction("debited"):
             totals = self._catch_up()
             self._require_unreleased(request)
+            self._require_only(request, study, ask)
             totals.admit(study, event, ceiling)
             entry = _append(self._db, totals.head, content)
         return Receipt(entry.seq, request, entry.hash)
@@ -279,6 +283,12 @@ class Ledger:
         row = self._db.execute(released, (request,)).fetchone()
         if row is not None:
             raise distrust(self.dataset, f"request {request!r} was released in entry {row[0]}; recall those bytes")
+
+    def _require_only(self, request: str, study: str, ask: str) -> None:
+        query = "SELECT 1 FROM entries WHERE kind = 'debit' AND study = ? AND ask = ? AND request <> ? LIMIT 1"
+        if self._db.execute(query, (study, ask, request)).fetchone() is not None:
+            what = f"step {ask} of this study was asked before, with other numbers: raise the study's version"
+            raise Refusal(Reason.SCHEDULE, f"{self.dataset}: {what}")
 
     def _catch_up(self) -> Totals:
         """The totals up to the last entry on the disk, each link checked; only inside a transaction."""

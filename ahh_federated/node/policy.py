@@ -9,12 +9,15 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ahh_federated.core.costs import Budget
+from ahh_federated.core.costs import LEAST_EPSILON, MOST_EPSILON, Budget
 from ahh_federated.errors import Misuse
 from ahh_federated.study.fields import Table
 
 _TEMPLATE = """\
-# The rules of this data set.  They hold for all studies, researchers and coordinators together.
+# The rules of these data.  They hold for all studies, researchers and coordinators together.
+
+# What the data are: "real", "synthetic" or "public".  Only for the last two may a study fix the noise or leave it out.
+data = "{data}"
 
 [budget]
 # What one patient may ever lose: any study, any number of them.  Raising it is the data steward's decision.
@@ -29,14 +32,19 @@ minimum = {minimum}
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The defaults allow some five studies at epsilon 2 and delta 1e-6."""
+    """A node's rules.  The default budget allows some three studies at epsilon 3 and delta 1e-6."""
 
     budget: Budget = field(default_factory=lambda: Budget(4.0, 1e-5))
     minimum_cohort: int = 10
+    data: str = "real"
 
 
-def read_policy(path: Path) -> Policy:
+def read_policy(path: Path, data: str = "real") -> Policy:
     """Read the rules, writing the commented defaults first when there are none.
+
+    Args:
+        path: the policy file.
+        data: what the first study about them declares the data to be; from then on the file says.
 
     Raises:
         Misuse: naming the key, the reason and the fix.
@@ -45,13 +53,14 @@ def read_policy(path: Path) -> Policy:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = _TEMPLATE.format(epsilon=default.budget.epsilon, delta=default.budget.delta, minimum=default.minimum_cohort)
+            text = _TEMPLATE.format(data=data, epsilon=default.budget.epsilon, delta=default.budget.delta, minimum=default.minimum_cohort)
             path.write_text(text, encoding="utf-8")
         content = Table(tomllib.loads(path.read_text(encoding="utf-8-sig")), "")
         budget, cohort = content.table("budget"), content.table("cohort")
         policy = Policy(
-            Budget(budget.number("epsilon", 0.0, 50.0), budget.number("delta", 0.0, 0.01)),
+            Budget(budget.number("epsilon", LEAST_EPSILON, MOST_EPSILON), budget.number("delta", 1e-15, 0.01)),
             cohort.integer("minimum", 1, 10**6),
+            content.choice("data", ("real", "synthetic", "public"), default="real"),
         )
         for table in (budget, cohort, content):
             table.done()

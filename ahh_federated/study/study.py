@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ahh_federated.core.columns import Column, Levels
-from ahh_federated.core.costs import Budget, Event, Spent, epsilon_of, sigma_for
+from ahh_federated.core.costs import LEAST_EPSILON, MOST_EPSILON, Budget, Event, Spent, epsilon_of, sigma_for
 from ahh_federated.core.programs import Line
 from ahh_federated.errors import Misuse
 from ahh_federated.study.asks import Ask, read_ask
@@ -146,7 +146,7 @@ def parse_study(content: Mapping[str, Any]) -> Study:
 
 
 def _budget(privacy: Table) -> Budget:
-    epsilon = privacy.number("epsilon", 0.0, 20.0, example="1.0")
+    epsilon = privacy.number("epsilon", LEAST_EPSILON, MOST_EPSILON, example="1.0")
     delta = privacy.number("delta", 0.0, 1e-2, example="1e-6")
     if delta < 1e-12:
         raise Misuse(f"{privacy.at('delta')} is below 1e-12: the integer grid needs a little room; 1e-6 suits most studies")

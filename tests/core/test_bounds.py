@@ -17,7 +17,9 @@ ODD = [
     *(5e-324, -5e-324, 2.2e-308, 1e154, 1.4e154, 2.0**26, 2.0**53, 1 + 2**-52, 1 - 2**-53, 2**-20, 2**-16),
 ]
 floats = st.sampled_from(ODD) | st.floats(width=64) | st.floats(-2, 2)
-rows_of = st.tuples(st.integers(1, 5), st.integers(1, 40)).flatmap(lambda shape: arrays.arrays(np.float64, shape, elements=floats))
+rows_of = st.tuples(st.integers(1, 5), st.integers(1, 40)).flatmap(
+    lambda shape: arrays.arrays(np.float64, shape, elements=floats)
+)
 bounds = st.sampled_from([1.0, math.sqrt(7), 3.0, 0.25, 1e-3, 1e9]) | st.floats(1e-6, 1e6)
 steps_of = st.sampled_from([ROW_STEPS, FACTOR_STEPS])
 

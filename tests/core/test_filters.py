@@ -22,11 +22,13 @@ COLUMNS: dict[str, Column] = {
     "age": Numeric("age", 0.0, 120.0, "years"),
     "bmi": Numeric("bmi", 10.0, 60.0, "kg/m2"),
     "sex": Levels("sex", ("boy", "girl")),
-    "zone": Levels("zone", ("north", "east", "it's \"here\"")),
+    "zone": Levels("zone", ("north", "east", 'it\'s "here"')),
 }
 AGES = [1.0, 2.0, 3.0, np.nan, 2.0, np.nan]
 SEXES = [0.0, 1.0, np.nan, 0.0, 1.0, np.nan]
-COHORT = Cohort.of({"age": np.array(AGES), "bmi": np.full(6, 20.0), "sex": np.array(SEXES), "zone": np.array([0.0, 1, 2, 0, 1, np.nan])})
+COHORT = Cohort.of(
+    {"age": np.array(AGES), "bmi": np.full(6, 20.0), "sex": np.array(SEXES), "zone": np.array([0.0, 1, 2, 0, 1, np.nan])}
+)
 
 
 def holds(text: str, cohort: Cohort = COHORT) -> list[bool]:
@@ -96,7 +98,11 @@ def written(tree: Any) -> str:
 
 trees = st.recursive(
     st.sampled_from(TRUTHS),
-    lambda inner: st.tuples(st.just("not"), inner) | st.tuples(st.sampled_from(["and", "or"]), inner, inner) | st.tuples(st.sampled_from(["and", "or"]), inner, inner, inner),
+    lambda inner: (
+        st.tuples(st.just("not"), inner)
+        | st.tuples(st.sampled_from(["and", "or"]), inner, inner)
+        | st.tuples(st.sampled_from(["and", "or"]), inner, inner, inner)
+    ),
     max_leaves=12,
 )
 
@@ -223,7 +229,9 @@ def test_hostile_text_is_misuse_and_never_runs(name: str, monkeypatch: pytest.Mo
     assert len(str(caught.value)) < 5000
 
 
-@pytest.mark.parametrize("text", ["not " * 480 + "age == 1", "(age<1or not " * 140 + "age<9" + ")" * 140, "(" * 90 + "age<9" + ")" * 90])
+@pytest.mark.parametrize(
+    "text", ["not " * 480 + "age == 1", "(age<1or not " * 140 + "age<9" + ")" * 140, "(" * 90 + "age<9" + ")" * 90]
+)
 def test_what_was_parsed_can_be_evaluated_deep_in_a_stack(text: str) -> None:
     """A condition is parsed on approval, and evaluated after a debit, below other frames."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from ahh_federated.core.costs import Budget, Event
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.filters import parse_filter
 from ahh_federated.core.gate import Order, price, release
+from ahh_federated.core.queries import Parameters
 from ahh_federated.core.releases import Release
 from ahh_federated.core.sums import integer_sum
 from ahh_federated.errors import Breach, Reason, Refusal
@@ -61,40 +62,32 @@ class FakeBooks:
 
 
 class Watched(Mapping[str, F64]):
-    """Columns that note when they are looked at."""
+    """Columns that note when their values are looked at; their names are public."""
 
     def __init__(self, books: FakeBooks, columns: Mapping[str, F64]) -> None:
         self._books, self._columns = books, columns
 
     def __getitem__(self, name: str) -> F64:
+        self._books.log.append("rows")
         return self._columns[name]
 
     def __iter__(self) -> Iterator[str]:
-        self._books.log.append("rows")
         return iter(self._columns)
 
     def __len__(self) -> int:
-        self._books.log.append("rows")
         return len(self._columns)
-
-    def items(self) -> Any:
-        self._books.log.append("rows")
-        return self._columns.items()
 
 
 class Untouchable(Watched):
-    """Columns that must not be looked at."""
+    """Columns whose values must not be looked at."""
 
     def __getitem__(self, name: str) -> F64:
-        raise AssertionError("a cohort was looked at")
-
-    def __iter__(self) -> Iterator[str]:
-        raise AssertionError("a cohort was looked at")
-
-    items = keys = values = __iter__  # type: ignore[assignment]
+        raise AssertionError("a patient was looked at")
 
 
-def released(books: FakeBooks, cohort: Cohort = COHORT, order: Order = ORDER, query: Any = QUERY, seed: int | None = None) -> Release:
+def released(
+    books: FakeBooks, cohort: Cohort = COHORT, order: Order = ORDER, query: Any = QUERY, seed: int | None = None
+) -> Release:
     entropy = Entropy.system() if seed is None else Entropy.seeded(seed)
     return release(query, cohort, where=None, order=order, books=books, entropy=entropy)
 
@@ -110,22 +103,50 @@ def test_the_order_is_recall_debit_rows_store() -> None:
 def test_a_refused_debit_looks_at_nobody_and_stores_nothing() -> None:
     books = FakeBooks(poor=True)
     with pytest.raises(Refusal) as caught:
-        released(books, Cohort(Untouchable(books, {}), 50))
+        released(books, Cohort(Untouchable(books, COHORT.columns), 50))
     assert caught.value.reason is Reason.BUDGET
     assert books.log == ["recall", "debit"]
     assert not books.kept
 
 
+@dataclass(frozen=True)
+class Failing:
+    """A query whose public numbers cannot be computed with, whoever the patients are."""
+
+    kind: ClassVar[str] = "failing/1"
+    width: int = 2
+    bound: float = 1.0
+
+    def parameters(self) -> Parameters:
+        return {}
+
+    def patients(self, total: F64) -> float | None:
+        return None
+
+    def rows(self, cohort: Cohort) -> F64:
+        raise OverflowError("31 of 47 patients")
+
+
+@pytest.mark.parametrize("size", [0, 1, 50])
+def test_a_query_that_cannot_be_computed_is_a_breach_before_any_debit(size: int) -> None:
+    """Alike for every cohort, the empty one included: that it fails tells nothing."""
+    books = FakeBooks()
+    with pytest.raises(Breach) as caught:
+        released(books, Cohort(Untouchable(books, COHORT.columns), size), query=Failing())
+    assert "31" not in str(caught.value)
+    assert "debit" not in books.log
+
+
 def test_the_cohort_of_the_test_above_would_raise() -> None:
     with pytest.raises(AssertionError, match="looked at"):
-        released(FakeBooks(), Cohort(Untouchable(FakeBooks(), {}), 50))
+        released(FakeBooks(), Cohort(Untouchable(FakeBooks(), COHORT.columns), 50))
 
 
 def test_a_repeated_request_gets_the_same_bytes_for_one_debit_without_the_cohort() -> None:
     books = FakeBooks()
     first = released(books)
     for _ in range(3):
-        again = released(books, Cohort(Untouchable(books, {}), 50))
+        again = released(books, Cohort(Untouchable(books, COHORT.columns), 50))
         assert again.cells.tobytes() == first.cells.tobytes()
         assert (again.step, again.sigma) == (first.step, first.sigma)
     assert len(books.events) == 1
@@ -156,7 +177,9 @@ def test_what_was_not_stored_does_not_leave_and_is_paid_for() -> None:
 def test_the_debit_says_who_asked_what_at_which_price() -> None:
     books = FakeBooks()
     released(books)
-    assert books.debits == [{"request": "request 1", "study": "study", "ask": "sizes:0", "query": "count/1", "ceiling": ORDER.ceiling}]
+    assert books.debits == [
+        {"request": "request 1", "study": "study", "ask": "sizes:0", "query": "count/1", "ceiling": ORDER.ceiling}
+    ]
     assert books.events == [price(QUERY, ORDER.mu)]
 
 

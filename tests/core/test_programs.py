@@ -218,7 +218,7 @@ def cycled(modes: list[str]) -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("name", ANALYSES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     modes=st.lists(st.sampled_from(sorted(MODES)), min_size=1, max_size=6),
     seed=st.integers(0, 2**32 - 1),
@@ -245,7 +245,7 @@ def priced(budget: Budget, line: Line) -> Event:
 
 
 @pytest.mark.parametrize("name", ANALYSES)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), epsilon=st.sampled_from([0.01, 0.1, 1.0, 10.0]))
 def test_what_a_program_asks_a_node_can_rebuild(name: str, seed: int, epsilon: float) -> None:
     """From noise alone, as a tiny budget or an empty cohort gives; and without a single warning."""

@@ -32,7 +32,7 @@ from ahh_federated.errors import Reason, Refusal
 from ahh_federated.node.ledger import Ledger
 
 def pay(ledger, request, event):
-    return ledger.debit(request=request, study="s", ask="a", query="q", event=event, ceiling=WIDE)
+    return ledger.debit(request=request, study="s", ask=request, query="q", event=event, ceiling=WIDE)
 
 WIDE = Budget(5.0, 1e-2)
 path, name = Path(sys.argv[1]), sys.argv[2]
@@ -107,7 +107,7 @@ def start(body: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def pay(ledger: Ledger, request: str, event: Event = TINY) -> None:
-    receipt = ledger.debit(request=request, study="s", ask="a", query="q", event=event, ceiling=WIDE)
+    receipt = ledger.debit(request=request, study="s", ask=request, query="q", event=event, ceiling=WIDE)
     ledger.store(receipt, request.encode() * 500)
 
 
@@ -180,13 +180,13 @@ def test_a_full_database_refuses_and_stays_sound(tmp_path: Path) -> None:
             pay(ledger, f"r{k}")
         (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
         ledger._db.execute(f"PRAGMA max_page_count = {pages + 3}")
-        receipt = ledger.debit(request="large", study="s", ask="a", query="q", event=TINY, ceiling=WIDE)
+        receipt = ledger.debit(request="large", study="s", ask="large", query="q", event=TINY, ceiling=WIDE)
         assert "free some disk space" in refused(lambda: ledger.store(receipt, bytes(100_000)))
         assert ledger.recall("large") is None
 
         def fill() -> None:
             for k in range(1000):
-                ledger.debit(request=f"f{k}", study="s", ask="a", query="q", event=TINY, ceiling=WIDE)
+                ledger.debit(request=f"f{k}", study="s", ask=f"f{k}", query="q", event=TINY, ceiling=WIDE)
 
         refused(fill)
         debits = [entry.kind for entry in ledger.entries()].count(Kind.DEBIT)

@@ -51,7 +51,7 @@ def test_every_patient_keeps_their_integers_in_a_large_cohort(query: Query, coho
 @pytest.mark.parametrize("query", large_queries(), ids=lambda query: query.kind)
 def test_chunks_and_a_patient_more_or_less_change_nothing_else(query: Query, cohort: Cohort) -> None:
     whole = integer_sum(query, cohort)
-    for chunk in (1000, 4099, PATIENTS):
+    for chunk in (1009, PATIENTS):
         assert np.array_equal(integer_sum(query, cohort, chunk=chunk), whole)
     mask = np.ones(PATIENTS, dtype=bool)
     mask[12_345] = False
@@ -109,9 +109,9 @@ def test_the_checker_catches_naive_queries(naive: Query, cohort: Cohort) -> None
 
 def test_the_checker_catches_float_products_by_chunks_alone(cohort: Cohort) -> None:
     """The subtle one: in the same order, only the size of the matrix product differs."""
-    naive = FloatProducts()
-    whole = patient_integers(naive, cohort).astype(np.int64)
-    parts = np.concatenate([patient_integers(naive, part).astype(np.int64) for part in cohort.parts(1)])
+    naive, some = FloatProducts(), cohort.part(0, 10_000)
+    whole = patient_integers(naive, some).astype(np.int64)
+    parts = np.concatenate([patient_integers(naive, part).astype(np.int64) for part in some.parts(1)])
     changed = np.flatnonzero((whole != parts).any(axis=1))
     assert len(changed) > 0
     assert np.abs(whole - parts).max() == 1

@@ -25,7 +25,24 @@ from tests.laws.cohorts import plausible_cohort, without
 from tests.laws.own_integers import law_broken
 from tests.laws.registry import CASE, COMPLETE_CASES, INDICATORS
 
-EXTREMES = [0.0, -0.0, 1e-3, 1.0, -1.0, 4.0, 5e-324, 1e-300, -1e-300, 1e16, -1e16, 1e150, 1e200, 1e308, -1e308, 1.7976931348623157e308]
+EXTREMES = [
+    0.0,
+    -0.0,
+    1e-3,
+    1.0,
+    -1.0,
+    4.0,
+    5e-324,
+    1e-300,
+    -1e-300,
+    1e16,
+    -1e16,
+    1e150,
+    1e200,
+    1e308,
+    -1e308,
+    1.7976931348623157e308,
+]
 numbers = st.sampled_from(EXTREMES) | st.floats(allow_nan=False, allow_infinity=False) | st.floats(-3, 3)
 spreads = st.sampled_from([1e-3, 0.06, 1.0, 1e200, 1e308]) | st.floats(1e-3, 3)
 KINDS = [glm.Gram.kind, glm.ClassSums.kind, glm.Score.kind, RiskCounts.kind]
@@ -54,7 +71,13 @@ class Sent:
         }
 
 
-sent = st.builds(Sent, st.lists(numbers, min_size=1, max_size=9), st.lists(spreads, min_size=1, max_size=9), spreads, st.lists(numbers, min_size=1, max_size=9))
+sent = st.builds(
+    Sent,
+    st.lists(numbers, min_size=1, max_size=9),
+    st.lists(spreads, min_size=1, max_size=9),
+    spreads,
+    st.lists(numbers, min_size=1, max_size=9),
+)
 PLAIN = {"centre": [0.1], "spread": [0.4], "radius": 2.5}
 
 

@@ -23,7 +23,7 @@ EVENT = Event(sensitivity=1 << 20, sigma=1 << 22, width=3)
 
 
 def pay(ledger: Ledger, request: str, study: str = "growth", event: Event = EVENT) -> Receipt:
-    return ledger.debit(request=request, study=study, ask="height", query="count/1", event=event, ceiling=WIDE)
+    return ledger.debit(request=request, study=study, ask=request, query="count/1", event=event, ceiling=WIDE)
 
 
 def refused(act: Callable[[], object]) -> str:

@@ -36,7 +36,7 @@ def fits(event: Event, budget: Budget) -> int:
 
 
 def pay(ledger: Ledger, request: str, study: str = "growth", event: Event = EVENT, ceiling: Budget = WIDE) -> Receipt:
-    return ledger.debit(request=request, study=study, ask="height", query="count/1", event=event, ceiling=ceiling)
+    return ledger.debit(request=request, study=study, ask=request, query="count/1", event=event, ceiling=ceiling)
 
 
 def refused(reason: Reason, act: Callable[[], object]) -> str:

@@ -29,7 +29,7 @@ CEILING = Budget(1.5, 1e-6)
 
 
 def pay(ledger: Ledger, request: str, study: str, event: Event) -> Receipt:
-    return ledger.debit(request=request, study=study, ask="height", query="count/1", event=event, ceiling=CEILING)
+    return ledger.debit(request=request, study=study, ask=request, query="count/1", event=event, ceiling=CEILING)
 
 
 def refused(reason: Reason, act: Callable[[], object]) -> None:

@@ -1,0 +1,234 @@
+"""How fast the kernel is, as ratios within one run, on one thread; and how much memory it works in.
+
+python -m benchmarks.speed --json FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.special import expit
+from threadpoolctl import threadpool_limits
+
+from ahh_federated.analyses.design import Design, Scale
+from ahh_federated.analyses.glm import Gram, Score
+from ahh_federated.core.cohorts import F64, Cohort
+from ahh_federated.core.columns import Levels, Numeric
+from ahh_federated.core.sums import integer_sum
+from ahh_federated.study import Study, parse_study
+from benchmarks import federated
+
+MEMORY_SIZES = (100_000, 1_000_000, 10_000_000)
+BATCHES = (64, 1_000, 10_000)
+OUTCOME = Levels("y", ("no", "yes"))
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Patients of each comparison."""
+
+    step: int = 1_000_000
+    gradient: int = 100_000
+    training: int = 20_000
+    memory: tuple[int, ...] = MEMORY_SIZES
+    repeats: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number.  `aim`, where there is one, says which side of a number it should be on."""
+
+    name: str
+    value: float
+    unit: str
+    aim: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Simulated patients with normal features: as a cohort, and as the arrays x (patients, features), y and beta."""
+
+    cohort: Cohort
+    score: Score
+    gram: Gram
+    x: F64
+    y: F64
+    beta: F64
+
+
+def problem(patients: int, features: int) -> Problem:
+    rng = np.random.default_rng(0)
+    columns = tuple(Numeric(f"x{j}", -5.0, 5.0, "sd") for j in range(features))
+    values = np.clip(rng.normal(size=(features, patients)), -5, 5)
+    y = (rng.random(patients) < 0.3).astype(np.float64)
+    cohort = Cohort.of({**{column.name: values[j] for j, column in enumerate(columns)}, OUTCOME.name: y})
+    design = Design(columns)
+    scale = Scale((0.0,) * features, (0.2,) * features, (features + 1.0) ** 0.5)
+    beta = np.concatenate([[-1.0], rng.normal(size=features) / features**0.5])
+    score = Score(design, OUTCOME, scale, tuple(beta))
+    return Problem(cohort, score, Gram(design, OUTCOME, scale), np.ascontiguousarray(values.T), y, beta)
+
+
+def step_ratios(patients: int, features: int, repeats: int) -> list[Figure]:
+    """A Newton step on the integer grid, against the same sums in plain numpy on a ready matrix."""
+    given = problem(patients, features)
+    weight = np.full((patients, 1), 0.21)
+
+    def plain_score() -> F64:
+        return np.asarray(given.x.T @ (expit(given.x @ given.beta[1:] + given.beta[0]) - given.y))
+
+    score = best(lambda: integer_sum(given.score, given.cohort), repeats)
+    gram = best(lambda: integer_sum(given.gram, given.cohort), repeats)
+    numpy_score = best(plain_score, repeats)
+    numpy_gram = best(lambda: given.x.T @ (weight * given.x), repeats)
+    size = f"{patients:,} x {features}"
+    return [
+        Figure(f"score and Gram / numpy X'WX, {size}", (score + gram) / numpy_gram, "times", "at most 4"),
+        Figure(f"score and Gram / numpy score and X'WX, {size}", (score + gram) / (numpy_score + numpy_gram), "times"),
+        Figure(f"score / numpy score, {size}", score / numpy_score, "times"),
+        Figure(f"Gram / numpy X'WX, {size}", gram / numpy_gram, "times"),
+    ]
+
+
+def opacus_ratio(patients: int, features: int, repeats: int, batch: int) -> list[Figure]:
+    """One clipped and summed gradient of a logistic model: Opacus' hooks in batches, against the kernel's score.
+
+    Not the same work: Opacus gets a ready matrix in float32, the kernel standardises columns and rounds them to its grid
+    in float64.  Batches of 64 are what DP-SGD takes; large ones show what the hooks cost by themselves.
+    """
+    import torch
+    from opacus import GradSampleModule
+
+    given = problem(patients, features)
+    x, y = torch.tensor(given.x, dtype=torch.float32), torch.tensor(given.y, dtype=torch.float32)
+    module = GradSampleModule(torch.nn.Linear(features, 1), loss_reduction="sum")
+    loss = torch.nn.BCEWithLogitsLoss(reduction="sum")
+
+    def clipped() -> torch.Tensor:
+        total = torch.zeros(features + 1)
+        for part, truth in zip(x.split(batch), y.split(batch), strict=True):
+            module.zero_grad()
+            loss(module(part).squeeze(1), truth).backward()
+            each = torch.cat([parameter.grad_sample.flatten(1) for parameter in module.parameters()], dim=1)
+            total += (each * (1 / each.norm(dim=1).clamp(min=1))[:, None]).sum(dim=0)
+        return total
+
+    hooks = best(clipped, repeats)
+    score = best(lambda: integer_sum(given.score, given.cohort), repeats)
+    name = f"Opacus' clipped gradient / score, {patients:,} x {features}, batches of {batch:,}"
+    return [Figure(name, hooks / score, "times", "at least 10" if batch <= 64 else "")]
+
+
+def training_ratio(patients: int, features: int, partners: int, repeats: int) -> list[Figure]:
+    """A whole training: 20 rounds of one local Opacus epoch, against all messages of a logistic ask with real desks."""
+    from benchmarks import baselines
+
+    given = problem(patients, features)
+    study = _study(given, partners)
+    cohorts = {f"partner-{k}": _part(given, study, k, partners) for k in range(partners)}
+    ours = min(federated.train(study, cohorts, seed).cpu_s for seed in range(repeats))
+    sites = [baselines.site(given.x[k::partners], given.y[k::partners], 1.0, 1e-5) for k in range(partners)]
+    started = time.process_time()
+    baselines.train_fedavg(sites)
+    opacus = time.process_time() - started
+    name = f"20 Opacus epochs / whole training, {patients:,} x {features}, {partners} partner{'s' * (partners > 1)}"
+    return [Figure(name, opacus / ours, "times", "at least 50")]
+
+
+def _part(given: Problem, study: Study, first: int, partners: int) -> Cohort:
+    return Cohort.of({name: given.cohort[name][first::partners] for name in study.columns})
+
+
+def _study(given: Problem, partners: int) -> Study:
+    names = [column.name for column in given.score.design.features]
+    ask = {"id": "model", "analysis": "logistic", "outcome": OUTCOME.name, "features": names, "share": 1.0}
+    ranges = {name: {"range": [-5.0, 5.0], "unit": "sd"} for name in names}
+    about = {"title": "Speed", "purpose": "Measure.", "version": 1, "consortium": "none", "data": "synthetic"}
+    return parse_study(
+        {
+            "study": {"id": "speed", **about, "minimum_partners": partners, "expires": federated.DAY},
+            "requester": {"name": "nobody", "organisation": "none", "permit": "none"},
+            "privacy": {"epsilon": 1.0, "delta": 1e-5, "neighbours": "add-or-remove-one", "noise": "each-node"},
+            "patient": {"key": "id"},
+            "columns": {**ranges, OUTCOME.name: {"levels": list(OUTCOME.levels)}},
+            "ask": [ask],
+        }
+    )
+
+
+def memory(sizes: tuple[int, ...], features: int = 10) -> list[Figure]:
+    """Peak memory of a score and a Gram matrix beyond the cohort itself, in MiB."""
+    figures = []
+    for patients in sizes:
+        given = problem(patients, features)
+        cohort, queries = given.cohort, (given.score, given.gram)
+        del given
+        tracemalloc.start()
+        for query in queries:
+            integer_sum(query, cohort)
+        peak = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        figures.append(Figure(f"memory beyond the input, {patients:,} x {features}", peak, "MiB", "the same at every size"))
+    return figures
+
+
+def best(function: Callable[[], object], repeats: int) -> float:
+    """The least CPU time of several calls after one to warm up, in seconds."""
+    function()
+    times = []
+    for _ in range(repeats):
+        started = time.process_time()
+        function()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def measure(sizes: Sizes) -> list[Figure]:
+    """All figures, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        return [
+            *step_ratios(sizes.step, 30, sizes.repeats),
+            *(figure for batch in BATCHES for figure in opacus_ratio(sizes.gradient, 30, sizes.repeats, batch)),
+            *training_ratio(sizes.training, 20, 1, sizes.repeats),
+            *training_ratio(sizes.training, 20, 8, sizes.repeats),
+            *memory(sizes.memory),
+        ]
+
+
+def shown(figures: list[Figure]) -> Table:
+    table = Table(title="Speed and memory, one thread, best of several", title_justify="left")
+    for name in ("what", "measured", "unit", "aim"):
+        table.add_column(name, justify="right" if name == "measured" else "left")
+    for figure in figures:
+        table.add_row(figure.name, f"{figure.value:.3g}", figure.unit, figure.aim)
+    return table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; the ratios mean little")
+    asked = parser.parse_args(arguments)
+    sizes = Sizes(20_000, 5_000, 2_000, (20_000, 100_000), 1) if asked.quick else Sizes()
+    figures = measure(sizes)
+    Console(width=140).print(shown(figures))
+    if asked.json is not None:
+        content = {"threads": 1, "figures": [{"name": f.name, "value": f.value, "unit": f.unit, "aim": f.aim} for f in figures]}
+        asked.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
