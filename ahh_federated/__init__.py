@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ahh_federated.errors import AhhError, Breach, Misuse, Refusal, Unreachable
     from ahh_federated.lab.estimators import LogisticRegression, load_model
     from ahh_federated.lab.quoting import quote
-    from ahh_federated.lab.words import replay, run
+    from ahh_federated.lab.studies import replay, run
     from ahh_federated.study import open_study
 
 _HOMES = {
@@ -36,8 +36,8 @@ _HOMES = {
     "load_model": "lab.estimators",
     "open_study": "study",
     "quote": "lab.quoting",
-    "replay": "lab.words",
-    "run": "lab.words",
+    "replay": "lab.studies",
+    "run": "lab.studies",
 }
 
 __all__ = [

@@ -20,10 +20,11 @@ import numpy as np
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.queries import Parameters
 from ahh_federated.core.releases import Status
-from ahh_federated.errors import Breach
+from ahh_federated.errors import Breach, Reason
 
 _REQUEST, _REPLY = "ahh-request/1", "ahh-reply/1"
 _LARGEST = 64 << 20  # bytes
+_REASONS = ("", *Reason)
 _Message = TypeVar("_Message", "Request", "Reply")
 
 
@@ -118,8 +119,8 @@ class Reply:
             cells, exact = _bytes(content["cells"]), _bytes(content["exact"])
         except (KeyError, ValueError, TypeError, binascii.Error):
             raise Breach("a reply has a known status and base64 numbers") from None
-        if type(sigma) is not int or not isinstance(request, str) or not isinstance(reason, str) or len(reason) > 200:
-            raise Breach("a reply names its request, an integer sigma and a short reason")
+        if type(sigma) is not int or not isinstance(request, str) or reason not in _REASONS:
+            raise Breach("a reply names its request, an integer sigma and a reason out of the closed list")
         if exact is not None and len(exact) % 8:
             raise Breach("the numbers of a reply have eight bytes each")
         values = None if exact is None else np.frombuffer(exact, dtype="<f8").astype(np.float64)

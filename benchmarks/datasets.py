@@ -57,7 +57,9 @@ def data_set(name: str) -> DataSet:
 def _file(*parts: str) -> Path:
     path = data_folder().joinpath(*parts)
     if not path.is_file():
-        raise Misuse(f"{'/'.join(parts)} is not in the data folder: let the environment variable AHH_DATA name the folder that holds it")
+        raise Misuse(
+            f"{'/'.join(parts)} is not in the data folder: let the environment variable AHH_DATA name the folder that holds it"
+        )
     return path
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from datetime import date
 
 from ahh_federated.analyses.fit import Fit
-from ahh_federated.coordinator.session import Session
+from ahh_federated.coordinator.session import Session, Silent
 from ahh_federated.core.cohorts import Cohort
 from ahh_federated.core.costs import Budget
 from ahh_federated.core.entropy import Entropy
-from ahh_federated.lab.watching import Silent
 from ahh_federated.node.desk import Desk
 from ahh_federated.node.ledger import Ledger
 from ahh_federated.node.policy import Policy

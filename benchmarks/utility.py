@@ -105,9 +105,7 @@ def rows(task: Task, plan: Plan) -> Iterator[Row]:
             yield _fedavg(task, epsilon, delta, plan.opacus_seeds)
 
 
-def _private(
-    task: Task, empty: Row, train: Callable[[Task, float, float, int], federated.Trained], seeds: int
-) -> Iterator[Row]:
+def _private(task: Task, empty: Row, train: Callable[[Task, float, float, int], federated.Trained], seeds: int) -> Iterator[Row]:
     assert empty.epsilon is not None and empty.delta is not None
     runs, failed = [], 0
     for seed in range(seeds):
@@ -144,7 +142,9 @@ def _fedavg(task: Task, epsilon: float | None, delta: float, seeds: int) -> Row:
 
 def _judged(task: Task, predict: Callable[[Cohort], F64]) -> Quality:
     test = task.test().values()
-    return quality([task.outcome(cohort) for cohort in test], [predict(cohort) for cohort in test], by_partner=task.data.by_partner)
+    return quality(
+        [task.outcome(cohort) for cohort in test], [predict(cohort) for cohort in test], by_partner=task.data.by_partner
+    )
 
 
 def shown(results: Sequence[Row]) -> Table:
@@ -208,7 +208,9 @@ def _one_torch_thread(plan: Plan) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.utility", description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", type=_among(tuple(SETS)), default=tuple(SETS), help=f"some of {','.join(SETS)}; all when left out")
+    parser.add_argument(
+        "--sets", type=_among(tuple(SETS)), default=tuple(SETS), help=f"some of {','.join(SETS)}; all when left out"
+    )
     parser.add_argument("--epsilon", type=_epsilons, default=(0.5, 1.0, 2.0, 4.0, None), help="for example 0.5,1,none")
     parser.add_argument("--delta", type=float, help="for all sets; when left out each set has its own")
     parser.add_argument("--seeds", type=int, default=10)

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 from ahh_federated import wire
 from ahh_federated.core.releases import Status
-from ahh_federated.errors import Breach
+from ahh_federated.errors import Breach, Reason
 from ahh_federated.node.desk import Desk
 from ahh_federated.study import open_study
 from ahh_federated.study.declarations import Folds
 from ahh_federated.wire import Reply, Request
-from tests.study.samples import TODAY, debits, desk, edges, request, scale, small
+from tests.study.samples import TODAY, debits, desk, fitting, request, small
 
 ROOT = Path(__file__).parent
 REQUESTS, REPLIES, STUDY = (
@@ -134,7 +134,7 @@ ANY_REPLY = st.builds(
     st.integers(),
     st.none() | st.binary(),
     st.none() | st.lists(st.floats(), max_size=6).map(np.array),
-    TEXTS,
+    st.sampled_from(["", *map(str, Reason)]),
 )
 
 
@@ -218,9 +218,8 @@ def asked() -> Desk:
 
 def test_two_thousand_odd_messages_to_a_desk(asked: Desk) -> None:
     study = asked.study
-    fits = scale(study)
-    originals = [request(study, "children"), request(study, "model", 4, fits), request(study, "model", 2, fits)]
-    originals.append(request(study, "evaluation", 0, {**fits, "edges": edges(study)}))
+    steps = [("children", 0), ("model", 4), ("model", 2), ("evaluation", 0)]
+    originals = [request(study, ask, step, fitting(study, ask, step)) for ask, step in steps]
     statuses = []
     for data in mutants([each.to_bytes() for each in originals], 2000, seed=1):
         reply = Reply.from_bytes(asked.answer(data, TODAY))

@@ -17,12 +17,12 @@ from ahh_federated.errors import Breach, Misuse
 from ahh_federated.lab.quoting import SIZES
 from ahh_federated.lab.quoting import quote as quote_study
 from ahh_federated.lab.report import write_report
-from ahh_federated.lab.running import ledger_files
+from ahh_federated.lab.studies import REPORT, RESULTS, StudyResults
+from ahh_federated.lab.studies import replay as replay_study
+from ahh_federated.lab.studies import run as run_study
 from ahh_federated.lab.watching import Live
-from ahh_federated.lab.words import REPORT, RESULTS, StudyResults
-from ahh_federated.lab.words import replay as replay_study
-from ahh_federated.lab.words import run as run_study
 from ahh_federated.node.ledger import Ledger
+from ahh_federated.runtimes.nodes import ledger_files
 from ahh_federated.study import open_study
 
 REPLAY_TOLERANCE = 1e-9

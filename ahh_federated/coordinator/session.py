@@ -42,6 +42,19 @@ class Watcher(Protocol):
     def ended(self, outcome: Outcome) -> None: ...
 
 
+class Silent:
+    """A watcher that says nothing."""
+
+    def began(self, ask: Ask, steps: int) -> None:
+        pass
+
+    def stepped(self, ask: Ask, number: int, replies: Mapping[str, Reply]) -> None:
+        pass
+
+    def ended(self, outcome: Outcome) -> None:
+        pass
+
+
 class _TooFew(AhhError):
     """Fewer partners released than the study needs."""
 

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, TextIO, final
 
 from ahh_federated.errors import Breach, Misuse
 from ahh_federated.study import Study, canonical, parse_study
 from ahh_federated.wire import Reply, Request
 
 FORMAT = "ahh-transcript/1"
+TRANSCRIPT = "transcript.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,39 @@ def dump_header(header: Header) -> str:
 def dump_exchange(exchange: Exchange) -> str:
     replies = {name: reply.to_json() for name, reply in sorted(exchange.replies.items())}
     return _line({"request": exchange.request.to_json(), "replies": replies})
+
+
+@final
+class Recorder:
+    """Keeps every exchange, and writes it to `out` before it is used."""
+
+    def __init__(self, header: Header, out: Path | str | None) -> None:
+        self.exchanges: list[Exchange] = []
+        self._file: TextIO | None = None
+        if out is not None:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            self._file = (Path(out) / TRANSCRIPT).open("w", encoding="utf-8")
+            self._write(dump_header(header))
+
+    def record(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        self._write(dump_exchange(exchange))
+
+    def finish(self, spending: Mapping[str, Spending]) -> None:
+        """The last line: what the partners' ledgers say."""
+        self._write(dump_spending(spending))
+
+    def _write(self, line: str) -> None:
+        if self._file is not None:
+            self._file.write(line)
+            self._file.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 def read_transcript(path: Path) -> tuple[Header, list[Exchange], dict[str, Spending]]:

@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.errors import Breach, Misuse
-from ahh_federated.lab import running
+from ahh_federated.runtimes import running
+from ahh_federated.runtimes.nodes import Partners
 from ahh_federated.study import Study, open_study
 
 FORMAT = "ahh-model/1"
@@ -48,7 +49,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.engine = engine
         self.seed = seed
 
-    def fit(self, X: running.Partners, y: None = None) -> Self:
+    def fit(self, X: Partners, y: None = None) -> Self:
         """Run the study on tables of this machine and keep its model.
 
         Args:

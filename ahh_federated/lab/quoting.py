@@ -9,27 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import numpy as np
 
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.numbers import Z95
-from ahh_federated.coordinator.session import Outcome, Session
-from ahh_federated.core.cohorts import Cohort
-from ahh_federated.core.columns import Numeric
+from ahh_federated.coordinator.session import Outcome
 from ahh_federated.core.costs import Spent
-from ahh_federated.core.entropy import Entropy
-from ahh_federated.lab.watching import Silent
-from ahh_federated.node.desk import Desk
-from ahh_federated.node.ledger import Ledger
-from ahh_federated.node.policy import Policy
-from ahh_federated.runtimes.local import LocalLink
+from ahh_federated.runtimes.simulated import simulate
 from ahh_federated.study import Study
 
 SIZES = (500, 2_000, 20_000)
-_SEED = 20_260  # the simulated patients, not the noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +66,7 @@ def quote(study: Study, patients: Sequence[int] = SIZES, *, partners: int | None
         patients: cohort sizes, per partner, at which errors are simulated; empty for none.
         partners: how many partners to simulate; by default the study's minimum.
     """
-    simulated = {n: _simulate(study, n, partners or study.minimum_partners) for n in patients}
+    simulated = {n: _simulated(study, n, partners or study.minimum_partners) for n in patients}
     events = {ask.id: [study.event(ask, line) for line in ask.analysis.schedule()] for ask in study.asks}
     items = []
     for ask in study.asks:
@@ -89,34 +80,8 @@ def quote(study: Study, patients: Sequence[int] = SIZES, *, partners: int | None
     return Quote(study.id, study.budget.epsilon, study.budget.delta, total, tuple(items))
 
 
-def _simulate(study: Study, patients: int, partners: int) -> dict[str, dict[str, float]]:
-    """Run the study on simulated partners through the true gate; the errors by ask."""
-    rng = np.random.default_rng(_SEED)
-    names = [f"partner-{k + 1}" for k in range(partners)]
-    policy = Policy(minimum_cohort=1)
-    desks = {}
-    for name in names:
-        ledger = Ledger.in_memory(dataset=name, budget=study.budget)
-        desks[name] = Desk(name, study, _patients(study, patients, rng), ledger, policy, Entropy.system())
-    link = LocalLink(desks, min(date.today(), study.expires))
-    outcomes = Session(study, link, lambda exchange: None, Silent()).outcomes()
-    return {outcome.ask.id: dict(_errors(outcome)) for outcome in outcomes}
-
-
-def _patients(study: Study, n: int, rng: np.random.Generator) -> Cohort:
-    columns = {}
-    for name, column in study.columns.items():
-        if isinstance(column, Numeric):
-            columns[name] = rng.uniform(column.low, column.high, n)
-        else:
-            columns[name] = rng.integers(0, len(column.levels), n).astype(np.float64)
-    cohort = Cohort.of(columns, n)
-    derived = {name: case.when.case(cohort) for name, case in study.cases.items()}
-    if study.fold is not None:
-        folds = study.patient.folds
-        shares = getattr(folds, "shares", None)
-        derived["fold"] = rng.choice(len(study.fold.levels), n, p=shares).astype(np.float64)
-    return Cohort.of({**columns, **derived}, n)
+def _simulated(study: Study, patients: int, partners: int) -> dict[str, dict[str, float]]:
+    return {outcome.ask.id: dict(_errors(outcome)) for outcome in simulate(study, patients, partners)}
 
 
 def _errors(outcome: Outcome) -> Iterator[tuple[str, float]]:
@@ -138,8 +103,12 @@ def _errors(outcome: Outcome) -> Iterator[tuple[str, float]]:
         for p, value in zip(answer["probabilities"], answer["overall"], strict=True):
             yield f"quantile {p:g}", _half(value)
     elif "roc" in answer:
-        for name in ("auroc", "calibration_slope", "observed_expected"):
-            yield name.replace("_", " "), _half(answer["overall"].get(name))
+        for name, key in (
+            ("AUROC", "auroc"),
+            ("observed : expected", "observed_expected"),
+            ("calibration slope, at its widest", "calibration_slope"),  # the made-up outcome follows no predictor
+        ):
+            yield name, _half(answer["overall"].get(key))
     elif "overall" in answer:
         yield "each bin", max(_half(value) for value in answer["overall"])
 

@@ -1,4 +1,4 @@
-"""Watching a run: in silence, or as live progress in a terminal."""
+"""Watching a run as live progress in a terminal."""
 
 from __future__ import annotations
 
@@ -13,19 +13,6 @@ from ahh_federated.coordinator.session import Outcome
 from ahh_federated.core.releases import Status
 from ahh_federated.study import Ask
 from ahh_federated.wire import Reply
-
-
-class Silent:
-    """Says nothing."""
-
-    def began(self, ask: Ask, steps: int) -> None:
-        pass
-
-    def stepped(self, ask: Ask, number: int, replies: Mapping[str, Reply]) -> None:
-        pass
-
-    def ended(self, outcome: Outcome) -> None:
-        pass
 
 
 class Live:

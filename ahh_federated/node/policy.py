@@ -53,7 +53,8 @@ def read_policy(path: Path, data: str = "real") -> Policy:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            text = _TEMPLATE.format(data=data, epsilon=default.budget.epsilon, delta=default.budget.delta, minimum=default.minimum_cohort)
+            limits = {"epsilon": default.budget.epsilon, "delta": default.budget.delta, "minimum": default.minimum_cohort}
+            text = _TEMPLATE.format(data=data, **limits)
             path.write_text(text, encoding="utf-8")
         content = Table(tomllib.loads(path.read_text(encoding="utf-8-sig")), "")
         budget, cohort = content.table("budget"), content.table("cohort")

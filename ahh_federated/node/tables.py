@@ -20,6 +20,8 @@ from ahh_federated.errors import Reason, Refusal
 from ahh_federated.study import Study
 from ahh_federated.study.declarations import FOLD, Folds
 
+Frame = pd.DataFrame
+_EXACT = 2.0**53  # beyond this, neighbouring whole numbers are one and the same float
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
@@ -52,7 +54,7 @@ def read_table(path: Path) -> pd.DataFrame:
         Refusal: when it cannot be read, or a row of a CSV has more or fewer cells than the header.
     """
     try:
-        return pd.read_parquet(path) if path.name.lower().endswith(".parquet") else _read_csv(path)
+        return _read_parquet(path) if path.name.lower().endswith(".parquet") else _read_csv(path)
     except Refusal:
         raise
     except OSError as error:
@@ -62,6 +64,11 @@ def read_table(path: Path) -> pd.DataFrame:
         raise Refusal(Reason.TABLE, f"{path.name} is not UTF-8: save it as UTF-8") from None
     except Exception:  # pandas and Arrow raise many kinds, and their texts may quote a cell
         raise Refusal(Reason.TABLE, f"{path.name} is not a table: save it as CSV with a header line, or as Parquet") from None
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """Cells as objects: a whole-number column with a gap would otherwise become floating point for everybody."""
+    return pd.read_parquet(path, dtype_backend="pyarrow").astype(object)
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -126,14 +133,26 @@ def _keys(values: pd.Series[str], table: str, name: str) -> pd.Series[str]:
     empty = _blank(values)
     if empty.any():
         raise Refusal(Reason.TABLE, f"{table}: {int(empty.sum())} rows have no {name!r}: give every row its patient's key")
-    return _text(values)
+    text = _text(values)
+    if values.dtype.kind == "f" and bool((np.abs(values.to_numpy(np.float64)) >= _EXACT).any()):
+        raise Refusal(Reason.TABLE, f"{table}: the keys {name!r} are numbers too long to tell apart: give them as text")
+    return text
 
 
 def _text(values: pd.Series[str]) -> pd.Series[str]:
-    """Cells as text; whole numbers that Parquet holds as floats have no decimal point, as in a CSV."""
-    if values.dtype.kind == "f":
-        values = values.astype(object).map(lambda v: str(int(v)) if not pd.isna(v) and float(v).is_integer() else str(v))
-    return values.astype(object).where(~values.isna(), "").astype(str).str.strip()
+    """Cells as text, each converted alone: what another patient's cell holds must not change how this one reads."""
+    return pd.Series([_cell(value) for value in values.astype(object)], index=values.index, dtype=object)
+
+
+def _cell(value: object) -> str:
+    """A whole number has no decimal point, however it is held; what is absent is empty."""
+    if isinstance(value, str):
+        return value.strip()
+    if value is None or bool(pd.isna(value)):  # type: ignore[call-overload]  # a cell is one value
+        return ""
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
+        return str(int(value))
+    return str(value)
 
 
 def _column(values: pd.Series[str], column: Column, table: str) -> F64:
@@ -176,7 +195,8 @@ def _blank(values: pd.Series[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]
 def _numbers(values: pd.Series[str]) -> F64:
     if values.dtype.kind in "bcmM":  # pandas would read a date as nanoseconds, and yes or no as 1 or 0
         return np.full(len(values), np.nan)
-    return np.array(pd.to_numeric(values, errors="coerce"), dtype=np.float64)
+    cells = _text(values) if values.dtype.kind == "O" else values
+    return np.array(pd.to_numeric(cells, errors="coerce"), dtype=np.float64)
 
 
 def _ordering(values: pd.Series[str], table: str) -> F64:

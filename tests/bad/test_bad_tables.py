@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import ahh_federated as ahh
 from ahh_federated.errors import Reason, Refusal
-from ahh_federated.lab.running import run
 from ahh_federated.node.ledger import Ledger
 from ahh_federated.node.tables import find_tables, load_cohort, read_table
 from ahh_federated.study import Study
@@ -168,7 +168,7 @@ def test_nothing_is_asked_or_spent_anywhere(each: Bad, tmp_path: Path) -> None:
         Ledger.open(tmp_path / ".ahh" / f"{name}.ledger", dataset=name, budget=BUDGET).close()
     (tmp_path / f"north{each.suffix}").write_bytes(each.data)
     with pytest.raises(Refusal) as caught:
-        run(each.study, tmp_path, out=tmp_path / "out")
+        ahh.run(each.study, tmp_path, out=tmp_path / "out")
     assert caught.value.reason is Reason.TABLE
     for name in ("east", "south", "west"):
         with Ledger.inspect(tmp_path / ".ahh" / f"{name}.ledger") as ledger:

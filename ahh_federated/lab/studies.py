@@ -12,9 +12,10 @@ from ahh_federated.analyses.fit import Fit
 from ahh_federated.coordinator.results import Results
 from ahh_federated.coordinator.session import Watcher
 from ahh_federated.errors import Misuse
-from ahh_federated.lab import running
 from ahh_federated.lab.estimators import LogisticRegression
 from ahh_federated.lab.report import write_report
+from ahh_federated.runtimes import running
+from ahh_federated.runtimes.nodes import Partners
 from ahh_federated.study import Study, open_study
 
 REPORT, RESULTS = "report.html", "results.json"
@@ -73,7 +74,7 @@ class StudyResults:
 
 def run(
     study: Study | Path | str,
-    partners: running.Partners,
+    partners: Partners,
     *,
     out: Path | str | None = None,
     engine: str = "local",

@@ -1,0 +1,104 @@
+"""The nodes of all partners whose tables lie on this machine: their cohorts, policies, ledgers and desks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ahh_federated.coordinator.transcript import Spending
+from ahh_federated.core.cohorts import Cohort
+from ahh_federated.core.entropy import Entropy
+from ahh_federated.errors import Misuse, Reason, Refusal
+from ahh_federated.node.desk import Desk
+from ahh_federated.node.ledger import Ledger
+from ahh_federated.node.policy import Policy, read_policy
+from ahh_federated.node.tables import Frame, find_tables, load_cohort, read_table
+from ahh_federated.study import Study
+
+Partners = Path | str | Mapping[str, Frame]
+HOME = ".ahh"
+_SUFFIX = ".ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Cohorts, policy and ledgers, by partner.  Data frames have no home, so their ledgers end with the call."""
+
+    cohorts: Mapping[str, Cohort]
+    policy: Policy
+    home: Path | None
+
+    def check_open(self, what: str) -> None:
+        """Raises Misuse when the partners' own policy says that the data are real."""
+        if self.home is not None and self.policy.data == "real":
+            raise Misuse(f'{what} is refused by {self.home / "policy.toml"}, which says data = "real": leave {what} out')
+
+    def ledgers(self, stack: ExitStack) -> dict[str, Ledger]:
+        """Open every partner's ledger until the stack closes."""
+        return {name: stack.enter_context(self._ledger(name)) for name in sorted(self.cohorts)}
+
+    def _ledger(self, name: str) -> Ledger:
+        if self.home is None:
+            return Ledger.in_memory(dataset=name, budget=self.policy.budget)
+        return Ledger.open(self.home / f"{name}{_SUFFIX}", dataset=name, budget=self.policy.budget)
+
+    def desks(
+        self, study: Study, ledgers: Mapping[str, Ledger], entropy: Entropy, run: str, tell: Callable[[str], None]
+    ) -> dict[str, Desk]:
+        desks = {}
+        for name, ledger in ledgers.items():
+            desks[name] = Desk(name, study, self.cohorts[name], ledger, self.policy, entropy, run, tell)
+        return desks
+
+    def spending(self, ledgers: Mapping[str, Ledger]) -> dict[str, Spending]:
+        """What each data set has spent over all studies; nothing to say where no ledger is kept."""
+        if self.home is None:
+            return {}
+        epsilon, delta = self.policy.budget.epsilon, self.policy.budget.delta
+        return {name: Spending(ledger.spent().epsilon(delta), epsilon, delta) for name, ledger in ledgers.items()}
+
+
+def open_nodes(study: Study, partners: Partners) -> Nodes:
+    """Load every partner's table as the study declares it.
+
+    Args:
+        study: an opened study.
+        partners: a folder with one CSV or Parquet file per partner, whose policy and ledgers live in its `.ahh`; or data
+            frames by partner.
+
+    Raises:
+        Misuse: when there are fewer partners than the study needs.
+        Refusal: when a table cannot be used; nothing has been spent then.
+    """
+    if isinstance(partners, Mapping):
+        cohorts = {name: load_cohort(frame, study, name) for name, frame in partners.items()}
+        home, policy = None, Policy()
+    else:
+        tables = find_tables(Path(partners))
+        cohorts = {name: load_cohort(read_table(path), study, path.name) for name, path in tables.items()}
+        home = Path(partners) / HOME
+    if len(cohorts) < study.minimum_partners:
+        needed = study.minimum_partners
+        raise Misuse(f"{len(cohorts)} partners are there, the study needs {needed}: add tables or lower study.minimum_partners")
+    if home is not None:
+        _check_names(home, cohorts)
+        policy = read_policy(home / "policy.toml", study.data)
+    return Nodes(cohorts, policy, home)
+
+
+def ledger_files(folder: Path) -> Iterator[Path]:
+    """The ledgers that lie with the tables of a folder."""
+    yield from sorted((folder / HOME).glob(f"*{_SUFFIX}"))
+
+
+def _check_names(home: Path, cohorts: Mapping[str, Cohort]) -> None:
+    """A renamed table would start with a fresh budget."""
+    for path in ledger_files(home.parent):
+        if path.name.removesuffix(_SUFFIX) not in cohorts:
+            raise Refusal(
+                Reason.LEDGER,
+                f"{HOME}/{path.name} has no table: give the table its old name back; if the partner has left for good, move "
+                f"the ledger to {HOME}/retired/",
+            )

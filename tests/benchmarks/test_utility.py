@@ -1,0 +1,107 @@
+"""The utility benchmark runs, its rows have the agreed keys, and its figures are what they are called."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import utility
+from benchmarks.datasets import data_set
+from benchmarks.metrics import calibration_slope, quality
+from benchmarks.tasks import pooled, prepare
+
+KEYS = ["set", "method", "mode", "epsilon", "delta", "seeds", "auroc", "accuracy", "logloss", "slope"]
+KEYS += ["rounds", "messages", "cpu_s", "auroc_sd"]
+OURS = "ahh each-node,ahh summed noise,pooled sklearn"
+
+
+@pytest.fixture
+def opacus() -> None:
+    pytest.importorskip("torch", reason="the baseline FedAvg needs torch: install the extra `neural`")
+    pytest.importorskip("opacus", reason="the baseline FedAvg needs opacus: install the extra `neural`")
+
+
+def rows_of(tmp_path: Path, *arguments: str) -> list[dict[str, object]]:
+    path = tmp_path / "rows.json"
+    assert utility.main([*arguments, "--seeds", "1", "--json", str(path)]) == 0
+    found: list[dict[str, object]] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.usefixtures("opacus")
+def test_every_method_gives_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = rows_of(tmp_path, "--sets", "demo2k", "--epsilon", "8,none", "--delta", "1e-4")
+    assert [list(row) for row in rows] == [KEYS] * len(rows)
+    assert [(row["method"], row["epsilon"], row["delta"], row["rounds"]) for row in rows] == [
+        ("pooled sklearn", None, None, 0),
+        ("ahh each-node", 8, 1e-4, 6),
+        ("ahh summed noise", 8, 1e-4, 6),
+        ("FedAvg Opacus", 8, 1e-4, 20),
+        ("ahh each-node", None, None, 55),
+        ("FedAvg Opacus", None, None, 20),
+    ]
+    assert all(row["seeds"] == 1 and row["auroc"] > 0.55 for row in rows)  # type: ignore[operator]
+    assert "demo2k" in capsys.readouterr().out
+
+
+def test_without_noise_the_federated_model_is_the_pooled_one(tmp_path: Path) -> None:
+    plain, exact = rows_of(tmp_path, "--sets", "demo2k", "--epsilon", "none", "--methods", OURS)
+    assert (plain["method"], exact["mode"]) == ("pooled sklearn", "exact")
+    # scikit-learn's default ridge parts them a little.
+    assert exact["auroc"] == pytest.approx(plain["auroc"], abs=0.005)
+    assert exact["logloss"] == pytest.approx(plain["logloss"], abs=0.005)
+
+
+def test_a_set_without_data_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AHH_DATA", str(tmp_path))
+    assert utility.main(["--sets", "adult", "--methods", OURS]) == 2
+    assert "adult is left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--sets", "iris"], ["--methods", "magic"]])
+def test_an_unknown_name_is_refused(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        utility.main(wrong)
+    assert "is not one of" in capsys.readouterr().err
+
+
+def test_quality_on_a_hand_worked_example() -> None:
+    outcomes = [np.array([0.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0])]
+    risks = [np.array([0.2, 0.8]), np.array([0.6, 0.4, 0.9, 0.1])]
+    found = quality(outcomes, risks)
+    assert found.auroc == pytest.approx(8 / 9)
+    assert found.accuracy == pytest.approx(4 / 6)
+    assert found.logloss == pytest.approx(-np.mean(np.log([0.8, 0.8, 0.4, 0.4, 0.9, 0.9])))
+    assert quality(outcomes, risks, by_partner=True).accuracy == pytest.approx((1 + 2 / 4) / 2)
+
+
+def test_calibration_slope_of_overconfident_risks_is_the_shrinkage_they_need() -> None:
+    rng = np.random.default_rng(1)
+    eta = rng.normal(size=200_000)
+    y = (rng.random(eta.size) < 1 / (1 + np.exp(-eta))).astype(float)
+    assert calibration_slope(y, 1 / (1 + np.exp(-2 * eta))) == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_pooled_cohort_holds_every_child_of_every_partner() -> None:
+    task = prepare(data_set("demo2k"))
+    everybody = pooled(task.cohorts)
+    assert len(everybody) == sum(len(cohort) for cohort in task.cohorts.values())
+    assert np.nansum(everybody["bmi_2y"]) == pytest.approx(sum(np.nansum(cohort["bmi_2y"]) for cohort in task.cohorts.values()))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.usefixtures("opacus")
+def test_the_baseline_pays_for_all_steps_of_all_rounds() -> None:
+    from opacus.accountants import PRVAccountant
+
+    from benchmarks.baselines import ROUNDS, noise_multiplier
+
+    accountant = PRVAccountant()
+    accountant.history = [(noise_multiplier(1.0, 1e-4, 4), 1 / 4, 4 * ROUNDS)]
+    assert 0.9 < accountant.get_epsilon(1e-4) <= 1.0
