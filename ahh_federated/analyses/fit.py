@@ -10,9 +10,10 @@ import numpy as np
 from scipy.special import expit, log_ndtr
 
 from ahh_federated.analyses.design import LIMIT, Design, Scale
-from ahh_federated.analyses.numbers import Z95, number
+from ahh_federated.analyses.numbers import Z95, Number, missing, number
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
+from ahh_federated.core.releases import Status
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,14 +74,12 @@ class Fit:
     def to_json(self) -> dict[str, Any]:
         without, events, unused, se = self.cells
         used = without + events
-        everybody = used + unused
-        slope = math.hypot(math.sqrt(2) * unused, used) / everybody**2 if everybody > 2 * se else math.inf
         return {
             "outcome": self.outcome.name,
             "reference": {c.name: c.levels[0] for c in self.design.features if isinstance(c, Levels)},
             "n": number(used, math.sqrt(2) * se, least=0.0).to_json(),
             "events": number(events, se, least=0.0).to_json(),
-            "complete": number(used / everybody, slope * se, least=0.0, most=1.0).to_json(),
+            "complete": _share(used, unused, se).to_json(),
             "terms": self._terms(),
             "equation": self._equation(),
             "rounds": self.rounds,
@@ -131,6 +130,15 @@ class Fit:
             return [column.low, column.high]
         low, high = max(centre - LIMIT * spread, -1.0), min(centre + LIMIT * spread, 1.0)
         return [column.unscaled(low), column.unscaled(high)]
+
+
+def _share(used: float, unused: float, se: float) -> Number:
+    """The share of patients used; `used` is the sum of two cells."""
+    everybody = used + unused
+    if everybody <= max(2 * se, 1.0):
+        return missing(Status.BELOW)
+    slope = math.hypot(math.sqrt(2) * unused, used) / everybody**2
+    return number(used / everybody, slope * se, least=0.0, most=1.0)
 
 
 def _name(column: str, term: Any) -> str:

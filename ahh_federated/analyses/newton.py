@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
+from ahh_federated.analyses.design import LIMIT
 from ahh_federated.analyses.scaling import FEWEST
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.releases import Pooled
@@ -23,6 +24,7 @@ from ahh_federated.core.releases import Pooled
 _NODES = np.linspace(-6, 6, 97)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 _GRAM_SD = 0.3  # how far a Gram entry may be from its prior, in units of the two prior roots
+RIDGE = 1e-9  # per patient: keeps a singular curvature invertible and moves nothing else
 _LINEAR = 0.3  # how far the surrogate's curvature may be from the data's
 
 
@@ -82,6 +84,8 @@ def surrogate(gram: Pooled, positive: F64, negative: F64, stderr: float, prior: 
     shrunk = prior + ((raw + raw.T) / (2 * n) - prior) * trust
     mean = prior[0] + ((positive + negative) / n - prior[0]) * _GRAM_SD**2 / (_GRAM_SD**2 + 2 * (stderr / n) ** 2)
     mean[0] = 1.0
+    if gram.stderr > 0:  # no weighted patient exceeds these, whatever the noise or a faulty partner says
+        mean, shrunk = np.clip(mean, -LIMIT, LIMIT), np.clip(shrunk, -(LIMIT**2), LIMIT**2)
     covariance = np.zeros((width, width))
     values, vectors = np.linalg.eigh(shrunk[1:, 1:] - np.outer(mean[1:], mean[1:]))
     floor = 0.35 * gram.stderr / n * math.sqrt(width) * float(np.median(trust))
@@ -154,7 +158,7 @@ def solve(phi: Surrogate, evidence: Combined, prior_variance: F64 | None, start:
         return phi.value(beta) + float(beta @ quadratic @ beta) / 2 + float(evidence.offset @ beta)
 
     beta, value = np.asarray(start), objective(start)
-    ridge = 1e-9 * np.eye(len(start))
+    ridge = RIDGE * phi.n * np.eye(len(start))
     for _ in range(100):
         slope = phi.gradient(beta) + quadratic @ beta + evidence.offset
         step = np.linalg.solve(phi.hessian(beta) + quadratic + ridge, slope)

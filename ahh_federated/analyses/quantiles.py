@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -97,12 +98,8 @@ class Quantiles:
         return TreeCounts(self.column)
 
     def _decode(self, total: Pooled) -> list[Number]:
-        design = _tree()
-        leaves, *_ = np.linalg.lstsq(design, total.values, rcond=None)
-        covariance = total.stderr**2 * np.linalg.inv(design.T @ design)
-        below = np.tril(np.ones((len(leaves), len(leaves))))
-        cumulative = below @ leaves
-        s = np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", below, covariance, below), 0.0))
+        cumulate, spread = _least_squares()
+        cumulative, s = cumulate @ total.values, spread * total.stderr
         if cumulative[-1] <= max(1.0, 2 * s[-1]):
             return [missing(Status.BELOW) for _ in self.probabilities]
         return [self._invert(cumulative, s, p) for p in self.probabilities]
@@ -125,6 +122,14 @@ class Quantiles:
         within = (target - rising[cell - 1]) / (rising[cell] - rising[cell - 1])
         cells = len(rising) - 1
         return float(self.column.low + (cell - 1 + within) / cells * (self.column.high - self.column.low))
+
+
+@cache
+def _least_squares() -> tuple[F64, F64]:
+    """From the noisy tree to cumulative leaf counts, shape (leaves, width), and their errors per unit of noise."""
+    design = _tree()
+    cumulate = np.cumsum(np.linalg.pinv(design), axis=0)
+    return cumulate, np.sqrt(np.sum(cumulate**2, axis=1))
 
 
 def _tree() -> F64:

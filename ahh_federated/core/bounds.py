@@ -20,6 +20,7 @@ from ahh_federated.core.cohorts import F64
 ROW_STEPS = 1 << 20  # grid steps in one bound
 FACTOR_STEPS = 1 << 16  # grid steps in the root of one bound
 SQUARE_STEPS = FACTOR_STEPS**2
+WIDEST = 1 << 13  # of a row: the squared length of a row inside the box is then below 2**53
 
 
 def on_grid(vectors: F64, bound: float, steps: int) -> F64:
@@ -40,9 +41,10 @@ def on_grid(vectors: F64, bound: float, steps: int) -> F64:
 
 def _brought_inside(vectors: F64, steps: int) -> F64:
     finite = np.asarray(np.isfinite(vectors).all(axis=1))
-    clipped = np.where(finite[:, None], np.clip(vectors, -steps, steps), 0.0)
-    length = np.sqrt(np.maximum(_squared_length(clipped), 1.0))
-    shorter = np.trunc(clipped * np.minimum(steps / length, 1.0)[:, None])
+    largest = np.maximum(np.abs(np.where(finite[:, None], vectors, 0.0)).max(axis=1), float(steps))
+    boxed = np.where(finite[:, None], np.trunc(vectors * (steps / largest)[:, None]), 0.0)  # squares stay below 2**53
+    length = np.sqrt(np.maximum(_squared_length(boxed), 1.0))
+    shorter = np.trunc(boxed * np.minimum(steps / length, 1.0)[:, None])
     shorter[~(_squared_length(shorter) <= steps * steps)] = 0.0
     return np.asarray(shorter)
 

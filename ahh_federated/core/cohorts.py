@@ -29,7 +29,7 @@ class Cohort:
     @classmethod
     def of(cls, columns: Mapping[str, F64], size: int | None = None) -> Cohort:
         """Columns as float64 arrays of shape (patients,); `size` is needed only when there is no column."""
-        held = {name: np.ascontiguousarray(values, dtype=np.float64) for name, values in columns.items()}
+        held = {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
         lengths = {len(values) for values in held.values()} | ({size} if size is not None else set())
         if len(lengths) != 1 or any(values.ndim != 1 for values in held.values()):
             raise ValueError(f"the columns of a cohort have one length, got {sorted(lengths)}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ahh_federated.core.bounds import FACTOR_STEPS, ROW_STEPS, SQUARE_STEPS, on_grid
+from ahh_federated.core.bounds import FACTOR_STEPS, ROW_STEPS, SQUARE_STEPS, WIDEST, on_grid
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.filters import Filter
 from ahh_federated.core.queries import Query, Rows
@@ -52,6 +52,8 @@ def patient_integers(query: Query, part: Cohort) -> F64:
     """Each patient's integers before they are summed, shape (patients, width) or (patients, root)."""
     with np.errstate(all="ignore"):  # a warning would tell of a patient; what is not finite becomes zero
         if isinstance(query, Rows):
+            if query.width > WIDEST:
+                raise ValueError(f"{query.kind} has {query.width} numbers, more than the {WIDEST} a row can have")
             return on_grid(query.rows(part), query.bound, ROW_STEPS)
         return on_grid(query.factors(part), query.bound**0.5, FACTOR_STEPS)
 

@@ -65,8 +65,8 @@ class Study:
         raise Misuse(f"the study {self.id} has no ask {ask_id!r}: it has {', '.join(ask.id for ask in self.asks)}")
 
     def mu(self, ask: Ask, line: Line) -> float:
-        """The Gaussian-DP parameter of one step."""
-        return self.budget.mu * float((ask.share * line.share) ** 0.5)
+        """The Gaussian-DP parameter of one step; a hair below its share, so that rounding never refuses the last."""
+        return self.budget.mu * float((ask.share * line.share) ** 0.5) * (1 - 1e-8)
 
     def event(self, ask: Ask, line: Line) -> Event:
         """What one step will cost: known before anything is asked."""
@@ -183,4 +183,5 @@ def _check_slack(study: Study) -> None:
             fix = "raise privacy.epsilon or the share, or drop the ask"
             raise Misuse(f"ask {ask.id!r}: its part of the budget is too small for the noise it needs: {fix}") from None
     if not Spent.of(events).slack <= study.budget.slack:
-        raise Misuse("privacy.delta is too small for so many cells: raise delta, or ask for fewer cells")
+        fix = "raise delta, lower epsilon, or ask for fewer cells"
+        raise Misuse(f"privacy.delta is too small for so many cells at this epsilon: {fix}")

@@ -19,7 +19,7 @@ ENGINES = ["torch", "opacus", "flwr"]
 def loaded(code: str, names: list[str]) -> list[str]:
     """Which of the modules are loaded after the code has run in a process of its own."""
     ending = f"\nimport sys, json; print(json.dumps([name for name in {names!r} if name in sys.modules]))"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True, env=environment, check=True)
     found: list[str] = json.loads(ended.stdout.splitlines()[-1])
     return found

@@ -174,7 +174,7 @@ def test_the_readmes_commands_exist() -> None:
 def test_every_example_runs(example: Path, tmp_path: Path) -> None:
     assert len(example.read_text().splitlines()) <= 60
     options = ["--children", "4000", "--out", str(tmp_path / "out")] if example.stem == "demo" else []
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}  # tests run side by side
     command = [sys.executable, "-W", "error::UserWarning", str(example), *options]
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert ended.returncode == 0, ended.stderr

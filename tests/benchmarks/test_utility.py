@@ -36,14 +36,16 @@ def rows_of(tmp_path: Path, *arguments: str) -> list[dict[str, object]]:
 def test_every_method_gives_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = rows_of(tmp_path, "--sets", "demo2k", "--epsilon", "8,none", "--delta", "1e-4")
     assert [list(row) for row in rows] == [KEYS] * len(rows)
-    assert [(row["method"], row["epsilon"], row["delta"], row["rounds"]) for row in rows] == [
-        ("pooled sklearn", None, None, 0),
-        ("ahh each-node", 8, 1e-4, 6),
-        ("ahh summed noise", 8, 1e-4, 6),
-        ("FedAvg Opacus", 8, 1e-4, 20),
-        ("ahh each-node", None, None, 55),
-        ("FedAvg Opacus", None, None, 20),
+    assert [(row["method"], row["mode"], row["epsilon"], row["delta"]) for row in rows] == [
+        ("pooled sklearn", "pooled", None, None),
+        ("ahh each-node", "each-node", 8, 1e-4),
+        ("ahh summed noise", "summed", 8, 1e-4),
+        ("FedAvg Opacus", "each-node", 8, 1e-4),
+        ("ahh each-node", "exact", None, None),
+        ("FedAvg Opacus", "not private", None, None),
     ]
+    messages = {row["method"]: row["messages"] for row in rows if row["epsilon"] is not None}
+    assert messages == {"ahh each-node": 6, "ahh summed noise": 6, "FedAvg Opacus": 20}
     assert all(row["seeds"] == 1 and row["auroc"] > 0.55 for row in rows)  # type: ignore[operator]
     assert "demo2k" in capsys.readouterr().out
 

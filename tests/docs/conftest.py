@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from ahh_federated.cli.main import main
 from ahh_federated.lab.synthetic import write_partners
 from tests.docs.pages import ROOT
 
 CHILDREN = 8_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several test processes, each with as many BLAS threads as there are cores, slow each other down."""
+    with threadpool_limits(limits=1):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def run_ahh(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def run_python(command: Command) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run([sys.executable, *command.words[1:]], capture_output=True, text=True, env=environment, check=False)
     assert ended.returncode == 0, f"{command}: {ended.stderr}"
 
