@@ -95,16 +95,38 @@ class Scale:
         """x of shape (width, patients): multiples of 2**-16, times 2**16; in exact mode x itself, unclipped."""
         x = np.empty((design.width, len(cohort)))
         x[0] = 1.0 if self.exact else GRID
-        for row, u, c, s in zip(x[1:], design.features_of(cohort), self.centre, self.spread, strict=True):
-            np.subtract(u, c, out=row)
-            if design.indicators:
-                row[np.isnan(row)] = 0.0
-            np.divide(row, s, out=row)
-            if not self.exact:
-                np.clip(row, -LIMIT, LIMIT, out=row)
-                np.multiply(row, GRID, out=row)
-                np.trunc(row, out=row)
+        for j, term in enumerate(design.terms):
+            values, row = cohort[term.column.name], x[j + 1]
+            if term.level == NOT_KNOWN:
+                row[:] = np.where(np.isnan(values), self._steps(j, 1.0), self._steps(j, 0.0))
+            elif isinstance(term.column, Numeric):
+                self._measured(term.column, j, values, row)
+                if design.indicators:
+                    row[np.isnan(values)] = 0.0
+            elif term.level is not None:
+                row[:] = np.where(values == term.column.index(term.level), self._steps(j, 1.0), self._steps(j, 0.0))
+                if not design.indicators:
+                    row[np.isnan(values)] = np.nan
         return x
+
+    def _measured(self, column: Numeric, j: int, values: F64, row: F64) -> None:
+        """One multiplication and one addition from a value in its unit to its place on the grid."""
+        per_unit = 2.0 / (column.high - column.low) / self.spread[j] * (1.0 if self.exact else GRID)
+        np.multiply(values, per_unit, out=row)
+        np.add(row, self._position(j, -1.0) - column.low * per_unit, out=row)
+        low, high = self._position(j, -1.0), self._position(j, 1.0)
+        reach = math.inf if self.exact else LIMIT * GRID
+        np.clip(row, max(low, -reach), min(high, reach), out=row)
+        if not self.exact:
+            np.trunc(row, out=row)
+
+    def _position(self, j: int, u: float) -> float:
+        return (u - self.centre[j]) / self.spread[j] * (1.0 if self.exact else GRID)
+
+    def _steps(self, j: int, u: float) -> float:
+        """Where an indicator's 0 or 1 lies on the grid."""
+        position = self._position(j, u)
+        return position if self.exact else math.trunc(min(max(position, -LIMIT * GRID), LIMIT * GRID))
 
     def weights(self, x: F64) -> F64:
         """w = min(1, R**2 / ||x||**2), shape (patients,), so that w ||x|| <= R and w ||x||**2 <= R**2."""

@@ -15,6 +15,12 @@ from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.releases import Status
 
+_STRONG = 2.0  # standard deviations of the linear predictor; an AUROC of about 0.9
+_SEPARATED = (
+    "This model tells cases from the others so well that the few messages of the fit do not settle its coefficients: "
+    "the intervals of the odds ratios are too narrow."
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
@@ -84,6 +90,7 @@ class Fit:
             "equation": self._equation(),
             "rounds": self.rounds,
             "partners": list(self.partners),
+            "notes": [_SEPARATED] if self.predictor[1] > _STRONG and not self.scale.exact else [],
         }
 
     def _terms(self) -> list[dict[str, Any]]:

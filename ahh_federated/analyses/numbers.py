@@ -26,10 +26,14 @@ class Number:
 
 
 def number(value: float, se: float, *, sampling: float = 0.0, least: float = -math.inf, most: float = math.inf) -> Number:
-    """A number with a normal interval from its noise and, where it estimates a population, its sampling error."""
+    """A number with a normal interval from its noise and, where it estimates a population, its sampling error.
+
+    Where a number can only lie between `least` and `most`, what noise pushed past them is brought back.
+    """
     if not (math.isfinite(value) and math.isfinite(se) and math.isfinite(sampling)):
         return Number(None, status=Status.FAILED)
     half = Z95 * math.hypot(se, sampling)
+    value = min(max(value, least), most)
     return Number(value, se, max(value - half, least), min(value + half, most))
 
 

@@ -36,7 +36,7 @@ def bill(console: Console, quote: Quote) -> None:
 
 
 def _errors(item: Item) -> Table:
-    table = Table(title=f"{item.ask}: expected ± (95 %)", title_justify="left")
+    table = Table(title=f"{item.ask}, half of each 95 % interval", title_justify="left", min_width=60)
     table.add_column("number")
     for patients in item.errors:
         table.add_column(f"{patients:,} a partner", justify="right")

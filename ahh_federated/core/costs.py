@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
@@ -34,6 +35,7 @@ def delta_of(epsilon: float, mu: float) -> float:
     return float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu)))
 
 
+@lru_cache(maxsize=256)
 def mu_of(epsilon: float, delta: float) -> float:
     """The largest mu whose Gaussian DP implies (epsilon, delta)-DP, rounded down."""
     root = brentq(lambda mu: delta_of(epsilon, mu) - delta, 1e-9, 200.0, xtol=1e-14)

@@ -1,8 +1,8 @@
 """The bill of a study before anything is asked, and the error to expect of each number.
 
 The cost is exact: it depends on the study alone.  The errors come from running the very same study on simulated
-patients drawn evenly over the declared ranges and levels, so they are what the noise does to a cohort of that size,
-not a forecast of the answer.
+patients drawn from the declared ranges and levels (runtimes/simulated.py), so they are what noise and sampling do to a
+cohort of that size, not a forecast of the answer.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.numbers import Z95
 from ahh_federated.coordinator.session import Outcome
 from ahh_federated.core.costs import Spent
+from ahh_federated.errors import Misuse
 from ahh_federated.runtimes.simulated import simulate
 from ahh_federated.study import Study
 
@@ -65,7 +66,14 @@ def quote(study: Study, patients: Sequence[int] = SIZES, *, partners: int | None
         study: an opened study.
         patients: cohort sizes, per partner, at which errors are simulated; empty for none.
         partners: how many partners to simulate; by default the study's minimum.
+
+    Raises:
+        Misuse: when there are fewer partners than the study needs.
     """
+    if partners is not None and partners < study.minimum_partners:
+        raise Misuse(
+            f"{partners} partners are fewer than the {study.minimum_partners} the study needs: simulate at least as many"
+        )
     simulated = {n: _simulated(study, n, partners or study.minimum_partners) for n in patients}
     events = {ask.id: [study.event(ask, line) for line in ask.analysis.schedule()] for ask in study.asks}
     items = []

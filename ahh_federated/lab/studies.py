@@ -58,6 +58,8 @@ class StudyResults:
         """Write report.html, results.json and model.json (model-ID.json when there are several); the paths written."""
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
+        for stale in out.glob("model*.json"):  # of an earlier run whose model this run may not have
+            stale.unlink()
         data = self.data
         paths = [out / REPORT, out / RESULTS]
         write_report(data, paths[0])

@@ -32,7 +32,7 @@ minimum = {minimum}
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A node's rules.  The default budget allows some three studies at epsilon 3 and delta 1e-6."""
+    """A node's rules.  The default budget allows two studies at epsilon 3 and delta 1e-6, or four at epsilon 2."""
 
     budget: Budget = field(default_factory=lambda: Budget(4.0, 1e-5))
     minimum_cohort: int = 10
