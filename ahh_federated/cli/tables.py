@@ -6,44 +6,45 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ahh_federated.lab.quoting import Item, Quote
+from ahh_federated.lab.quoting import Quote
 
 
 def bill(console: Console, quote: Quote) -> None:
     """What each ask costs, and the expected half-width of its numbers' 95 % intervals."""
-    table = Table(title=f"{quote.study}: the bill for one patient at one partner, at delta {quote.delta:g}", title_justify="left")
-    for heading, justify in (
-        ("ask", "left"),
-        ("analysis", "left"),
-        ("messages", "right"),
-        ("numbers", "right"),
-        ("epsilon alone", "right"),
-    ):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]  # rich spells these as a Literal
+    title = f"{quote.study}: the bill for one patient at one partner, at delta {quote.delta:g}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("ask", "queries"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("messages", "numbers", "epsilon alone"):
+        table.add_column(heading, justify="right")
     for item in quote.items:
-        table.add_row(item.ask, item.analysis, str(item.messages), str(item.numbers), f"{item.epsilon:.3f}")
+        queries = "\n".join(kind if times == 1 else f"{times} x {kind}" for kind, times in item.queries.items())
+        table.add_row(item.ask, queries, str(item.messages), str(item.numbers), f"{item.epsilon:.3f}")
     table.add_section()
-    table.add_row(
-        "all together", "", str(sum(item.messages for item in quote.items)), "", f"{quote.total:.3f} of {quote.epsilon:g}"
-    )
+    messages = str(sum(item.messages for item in quote.items))
+    table.add_row("all together", "", messages, "", f"{quote.total:.3f} of {quote.epsilon:g}")
     console.print(table)
-    for item in quote.items:
-        if item.errors:
-            console.print(_errors(item))
+    if any(item.errors for item in quote.items):
+        console.print(_errors(quote))
 
 
-def _errors(item: Item) -> Table:
-    table = Table(title=f"{item.ask}, half of each 95 % interval", title_justify="left", min_width=60)
+def _errors(quote: Quote) -> Table:
+    table = Table(title="Half of each 95 % interval, by patients a partner", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("ask", no_wrap=True)
     table.add_column("number")
-    for patients in item.errors:
-        table.add_column(f"{patients:,} a partner", justify="right")
-    names: dict[str, None] = {name: None for errors in item.errors.values() for name in errors}
-    for name in names:
-        halves = [errors.get(name, math.nan) for errors in item.errors.values()]
-        table.add_row(name, *("too few" if math.isnan(half) else f"{half:.2g}" for half in halves))
+    for patients in quote.items[0].errors:
+        table.add_column(f"{patients:,}", justify="right", no_wrap=True)
+    for item in quote.items:
+        names: dict[str, None] = {name: None for errors in item.errors.values() for name in errors}
+        for place, name in enumerate(names):
+            halves = [errors.get(name, math.nan) for errors in item.errors.values()]
+            shown = ("too few" if math.isnan(half) else f"{half:.2g}" for half in halves)
+            table.add_row(item.ask if place == 0 else "", name, *shown)
+        table.add_section()
     return table
 
 

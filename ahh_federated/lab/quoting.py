@@ -7,6 +7,7 @@ cohort of that size, not a forecast of the answer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,21 +17,25 @@ import numpy as np
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.numbers import Z95
 from ahh_federated.coordinator.session import Outcome
-from ahh_federated.core.costs import Spent
+from ahh_federated.core.costs import Event, Spent
 from ahh_federated.errors import Misuse
 from ahh_federated.runtimes.simulated import simulate
-from ahh_federated.study import Study
+from ahh_federated.study import Ask, Study
 
 SIZES = (500, 2_000, 20_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One ask's line on the bill.  `errors`: patients per partner -> (number, expected half-width of its interval)."""
+    """One ask's line on the bill.
+
+    `queries`: how often each kind is asked; `errors`: patients per partner -> (number, expected half-width of its interval).
+    """
 
     ask: str
     analysis: str
     share: float
+    queries: dict[str, int]
     messages: int
     numbers: int
     epsilon: float
@@ -52,7 +57,10 @@ class Quote:
             f"{self.study}: epsilon {self.total:.3g} of {self.epsilon:g} at delta {self.delta:g}, for one patient at one partner"
         ]
         for item in self.items:
-            lines.append(f"  {item.ask} ({item.analysis}): epsilon {item.epsilon:.3g} alone, {item.messages} messages a node")
+            asked = ", ".join(kind if times == 1 else f"{times} x {kind}" for kind, times in item.queries.items())
+            lines.append(
+                f"  {item.ask} ({item.analysis}): epsilon {item.epsilon:.3g} alone, {item.messages} messages a node: {asked}"
+            )
             for patients, errors in item.errors.items():
                 shown = ", ".join(f"{name} ±{half:.2g}" for name, half in errors.items())
                 lines.append(f"    {patients} patients a partner: {shown}")
@@ -75,17 +83,27 @@ def quote(study: Study, patients: Sequence[int] = SIZES, *, partners: int | None
             f"{partners} partners are fewer than the {study.minimum_partners} the study needs: simulate at least as many"
         )
     simulated = {n: _simulated(study, n, partners or study.minimum_partners) for n in patients}
-    events = {ask.id: [study.event(ask, line) for line in ask.analysis.schedule()] for ask in study.asks}
-    items = []
-    for ask in study.asks:
-        lines = ask.analysis.schedule()
-        errors = {n: outcomes[ask.id] for n, outcomes in simulated.items()}
-        widths = sum(line.width for line in lines)
-        items.append(
-            Item(ask.id, ask.name, ask.share, len(lines), widths, Spent.of(events[ask.id]).epsilon(study.budget.delta), errors)
-        )
-    total = Spent.of(event for each in events.values() for event in each).epsilon(study.budget.delta)
+    items = [_item(study, ask, {n: outcomes[ask.id] for n, outcomes in simulated.items()}) for ask in study.asks]
+    total = Spent.of(event for ask in study.asks for event in _events(study, ask)).epsilon(study.budget.delta)
     return Quote(study.id, study.budget.epsilon, study.budget.delta, total, tuple(items))
+
+
+def _events(study: Study, ask: Ask) -> list[Event]:
+    return [study.event(ask, line) for line in ask.analysis.schedule()]
+
+
+def _item(study: Study, ask: Ask, errors: dict[int, dict[str, float]]) -> Item:
+    lines = ask.analysis.schedule()
+    return Item(
+        ask=ask.id,
+        analysis=ask.name,
+        share=ask.share,
+        queries=dict(Counter(line.kind for line in lines)),
+        messages=len(lines),
+        numbers=sum(line.width for line in lines),
+        epsilon=Spent.of(_events(study, ask)).epsilon(study.budget.delta),
+        errors=errors,
+    )
 
 
 def _simulated(study: Study, patients: int, partners: int) -> dict[str, dict[str, float]]:

@@ -148,7 +148,8 @@ def _cell(value: object) -> str:
     """A whole number has no decimal point, however it is held; what is absent is empty."""
     if isinstance(value, str):
         return value.strip()
-    if value is None or bool(pd.isna(value)):  # type: ignore[call-overload]  # a cell is one value
+    lists = not pd.api.types.is_scalar(value)  # as Parquet may hold them
+    if not lists and bool(pd.isna(value)):  # type: ignore[call-overload]  # a cell is one value
         return ""
     if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
         return str(int(value))

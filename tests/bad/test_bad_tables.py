@@ -119,7 +119,10 @@ FILES = [
     bad("parquet-spans", parquet(put("bmi", pd.Timedelta(days=1))), f"3 rows of 'bmi' {NUMBERS}", suffix=".parquet"),
     bad("parquet-flags", parquet(put("bmi", True)), f"3 rows of 'bmi' {NUMBERS}", suffix=".parquet"),
     bad("parquet-text", parquet(put("bmi", CANARY)), f"3 rows of 'bmi' {NUMBERS}", suffix=".parquet"),
-    bad("parquet-lists", parquet(put("bmi", [[1.5]] * 3)), f"3 rows of 'bmi' {NUMBERS}", suffix=".parquet"),
+    bad("parquet-lists", parquet(put("bmi", [[1.5], [], [1.5, 2.0]])), f"3 rows of 'bmi' {NUMBERS}", suffix=".parquet"),
+    bad("parquet-tables", parquet(put("bmi", [{"a": 1}] * 3)), f"3 rows of 'bmi' {NUMBERS}", suffix=".parquet"),
+    bad("parquet-level-lists", parquet(put("sex", [["girl", "boy"]] * 3)), f"3 rows of 'sex' {LEVELS}", suffix=".parquet"),
+    bad("parquet-order-lists", parquet(put("seen", [[1, 2]] * 3)), "3 rows of the order column are neither", suffix=".parquet"),
     bad("parquet-flag-levels", parquet(put("sex", False)), f"3 rows of 'sex' {LEVELS}", suffix=".parquet"),
     bad("parquet-number-levels", parquet(put("sex", 1.0)), f"3 rows of 'sex' {LEVELS}", suffix=".parquet"),
     bad("parquet-no-time", parquet(put("seen", pd.NaT)), "3 rows of the order column are neither", suffix=".parquet"),
@@ -184,6 +187,12 @@ def frames() -> dict[str, pd.DataFrame]:
         "lacks the column 'bmi'": frame.rename(columns={"bmi": 5}),
         "1 rows of 'bmi' are not numbers": frame.assign(bmi=[CANARY, 1, None]),
         "3 rows of 'weight' are not numbers": frame.assign(weight=[1 + 2j] * 3),
+        "2 rows of 'weight' are not numbers": frame.assign(weight=pd.to_datetime(["2026-01-01", None, "2026-01-02"])),
+        "2 rows of 'bmi' are not numbers": frame.assign(bmi=pd.to_timedelta([1, None, 2], unit="D")),
+        "3 rows of 'bmi' are not numbers": frame.assign(bmi=[True, False, True]),
+        "1 rows of the order column are neither": frame.assign(seen=pd.to_datetime(["2026-01-01", None, "2026-01-02"])),
+        "3 rows of the order column are neither": frame.assign(seen=pd.to_timedelta([1, 2, 3], unit="D")),
+        "2 rows of 'sex' are none of its levels": frame.assign(sex=pd.Categorical(["girl", CANARY, CANARY])),
     }
 
 
