@@ -14,6 +14,7 @@ from ahh_federated.core.releases import Status
 from ahh_federated.study import Study, canonical
 
 FORMAT = "ahh-results/1"
+_PAID = (Status.RELEASED, Status.BELOW, Status.FAILED)  # a failure may have come before the debit: count it all the same
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,8 +63,7 @@ class Results:
         study, spent = self.header.study, Spent()
         for exchange in self.exchanges:
             reply = exchange.replies.get(name)
-            paid = reply is not None and reply.exact is None and reply.status in (Status.RELEASED, Status.BELOW)
-            if paid:
+            if reply is not None and reply.exact is None and reply.status in _PAID:
                 ask = study.ask(exchange.request.ask)
                 spent = spent + study.event(ask, ask.analysis.schedule()[exchange.request.step])
         return spent

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.coordinator.transcript import Exchange
 from ahh_federated.core.programs import Line, drive
@@ -134,7 +136,7 @@ class _Asking:
         answers: dict[str, Answer | Status] = dict(self.coverage)
         for name, reply in replies.items():
             self.coverage[name] = reply.status
-            answers[name] = _decode(reply, query, session.study.event(self.ask, line).sigma)
+            answers[name] = _decode(reply, query, session.study.event(self.ask, line).sigma, session.exact)
         released = [name for name, status in self.coverage.items() if status is Status.RELEASED]
         if len(released) < session.study.minimum_partners:
             why = _reasons(replies.values())
@@ -142,12 +144,14 @@ class _Asking:
         return Round(query, answers)
 
 
-def _decode(reply: Reply, query: Query, sigma: int) -> Answer | Status:
+def _decode(reply: Reply, query: Query, sigma: int, exact: bool) -> Answer | Status:
     if reply.status is not Status.RELEASED:
         return reply.status
-    if reply.exact is not None:
+    if exact and reply.exact is not None:
+        if reply.exact.shape != (query.width,) or not np.isfinite(reply.exact).all():
+            raise Breach(f"an exact answer to {query.kind} is {query.width} finite numbers")
         return Exact(reply.exact)
-    if reply.cells is None or reply.sigma != sigma:
+    if exact or reply.exact is not None or reply.cells is None or reply.sigma != sigma:
         raise Breach("a release lacks its numbers, or has other noise than the study says")
     return Release.from_bytes(reply.cells, width=query.width, step=step(query), sigma=sigma)
 

@@ -16,6 +16,7 @@ from ahh_federated.wire import Reply, Request
 
 FORMAT = "ahh-transcript/1"
 TRANSCRIPT = "transcript.jsonl"
+_HEADER = {"format", "study", "partners", "stamp", "run", "exact"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +115,10 @@ def read_transcript(path: Path) -> tuple[Header, list[Exchange], dict[str, Spend
     contents = list(_parsed(lines))
     if not contents or contents[0].get("format") != FORMAT:
         raise Breach(f"{path.name} is not a transcript of the form {FORMAT}")
+    body = contents[1:]
     try:
-        exchanges = [_exchange(content) for content in contents[1:] if "request" in content]
-        spending = [_spending(content) for content in contents[1:] if "spending" in content]
-        return _header(contents[0]), exchanges, spending[-1] if spending else {}
+        spending = _spending(body.pop()) if body and set(body[-1]) == {"spending"} else {}
+        return _header(contents[0]), [_exchange(content) for content in body], spending
     except (KeyError, TypeError, ValueError, AttributeError):
         raise Breach(f"{path.name} has a line that is not of the form {FORMAT}") from None
 
@@ -126,7 +127,7 @@ def _parsed(lines: list[str]) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             content = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Breach(f"line {number} of the transcript is not JSON") from None
         if not isinstance(content, dict):
             raise Breach(f"line {number} of the transcript is not a table")
@@ -136,11 +137,16 @@ def _parsed(lines: list[str]) -> Iterator[dict[str, Any]]:
 def _header(content: Mapping[str, Any]) -> Header:
     study = dict(content["study"])
     study["study"] = {**study["study"], "expires": date.fromisoformat(study["study"]["expires"])}
-    partners = tuple(str(name) for name in content["partners"])
-    return Header(parse_study(study), partners, str(content["stamp"]), str(content["run"]), bool(content["exact"]))
+    partners, stamp, run, exact = (content[name] for name in ("partners", "stamp", "run", "exact"))
+    texts = isinstance(partners, list) and all(isinstance(each, str) for each in [*partners, stamp, run])
+    if not texts or len(set(partners)) != len(partners) or not isinstance(exact, bool) or set(content) != _HEADER:
+        raise Breach("the first line of a transcript names the study, the partners and how the run was made")
+    return Header(parse_study(study), tuple(partners), stamp, run, exact)
 
 
 def _exchange(content: Mapping[str, Any]) -> Exchange:
+    if set(content) != {"request", "replies"}:
+        raise Breach("a line of a transcript is one request and its replies")
     replies = {str(name): Reply.from_json(reply) for name, reply in content["replies"].items()}
     return Exchange(Request.from_json(content["request"]), replies)
 

@@ -24,7 +24,8 @@ from scipy.special import log_ndtr, ndtr
 from ahh_federated.core.noise import MAX_SIGMA, MIN_SIGMA
 
 SLACK = Fraction(1, 20)  # TV(discrete, rounded Gaussian) <= SLACK / sigma**2 per coordinate
-LEAST_EPSILON, MOST_EPSILON = 1e-3, 20.0  # where double precision gives delta to far better than RESERVE
+LEAST_EPSILON = 1e-3  # below it double precision no longer gives delta to far better than RESERVE
+MOST_EPSILON = 10.0  # above it the grid's slack, dearer with e**epsilon, would bind before the noise does
 RESERVE = 0.01  # the part of delta kept for SLACK
 
 

@@ -19,7 +19,7 @@ from ahh_federated.core.queries import Query
 from ahh_federated.core.releases import Release, Status, cells_to_bytes
 from ahh_federated.errors import Breach, Reason, Refusal
 from ahh_federated.node.ledger import Ledger
-from ahh_federated.node.policy import Policy
+from ahh_federated.node.policy import OPEN, Policy
 from ahh_federated.study import Ask, Study
 from ahh_federated.wire import Reply, Request
 
@@ -43,8 +43,10 @@ class Desk:
     tell: Callable[[str], None] = field(repr=False, default=lambda message: None)
 
     def __post_init__(self) -> None:
-        if (self.run or not self.entropy.private) and not self.study.open_data:
-            raise Refusal(Reason.SEED, f"the study {self.study.id} is about real data: a fixed seed would undo its noise")
+        seeded = bool(self.run) or not self.entropy.private
+        if seeded and not (self.study.open_data and self.policy.data in OPEN):
+            said = "the study or this node's policy says that the data are real"
+            raise Refusal(Reason.SEED, f"{self.partner}: {said}, and a fixed seed would undo its noise")
 
     @property
     def _account(self) -> str:

@@ -30,6 +30,9 @@ minimum = {minimum}
 """
 
 
+OPEN = ("synthetic", "public")  # data on which a study may fix the noise or leave it out
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """A node's rules.  The default budget allows two studies at epsilon 3 and delta 1e-6, or four at epsilon 2."""

@@ -13,7 +13,7 @@ from ahh_federated.core.entropy import Entropy
 from ahh_federated.errors import Misuse, Reason, Refusal
 from ahh_federated.node.desk import Desk
 from ahh_federated.node.ledger import Ledger
-from ahh_federated.node.policy import Policy, read_policy
+from ahh_federated.node.policy import OPEN, Policy, read_policy
 from ahh_federated.node.tables import Frame, find_tables, load_cohort, read_table
 from ahh_federated.study import Study
 
@@ -32,7 +32,7 @@ class Nodes:
 
     def check_open(self, what: str) -> None:
         """Raises Misuse when the partners' own policy says that the data are real."""
-        if self.home is not None and self.policy.data == "real":
+        if self.home is not None and self.policy.data not in OPEN:
             raise Misuse(f'{what} is refused by {self.home / "policy.toml"}, which says data = "real": leave {what} out')
 
     def ledgers(self, stack: ExitStack) -> dict[str, Ledger]:
@@ -74,7 +74,7 @@ def open_nodes(study: Study, partners: Partners) -> Nodes:
     """
     if isinstance(partners, Mapping):
         cohorts = {name: load_cohort(frame, study, name) for name, frame in partners.items()}
-        home, policy = None, Policy()
+        home, policy = None, Policy(data=study.data)
     else:
         tables = find_tables(Path(partners))
         cohorts = {name: load_cohort(read_table(path), study, path.name) for name, path in tables.items()}

@@ -18,7 +18,14 @@ class ReplayLink:
 
     def __init__(self, header: Header, exchanges: Sequence[Exchange]) -> None:
         self._partners = header.partners
-        self._recorded = {(each.request.ask, each.request.step): each for each in exchanges}
+        self._recorded: dict[tuple[str, int], Exchange] = {}
+        for each in exchanges:
+            step = (each.request.ask, each.request.step)
+            if step in self._recorded or not set(each.replies) <= set(header.partners):
+                raise Breach(f"the transcript has step {step[1]} of {step[0]!r} twice, or from a partner it does not name")
+            if any(reply.request != each.request.id for reply in each.replies.values()):
+                raise Breach(f"a reply to step {step[1]} of {step[0]!r} answers another request")
+            self._recorded[step] = each
 
     @property
     def partners(self) -> tuple[str, ...]:
@@ -28,7 +35,10 @@ class ReplayLink:
         recorded = self._recorded.get((request.ask, request.step))
         if recorded is None or not _same(recorded.request, request):
             raise Breach(f"step {request.step} of {request.ask!r} is not what the transcript recorded")
-        return {name: recorded.replies[name] for name in partners}
+        asked = set(partners)
+        if asked != set(recorded.replies):
+            raise Breach(f"step {request.step} of {request.ask!r} was recorded from other partners than those now asked")
+        return {name: recorded.replies[name] for name in sorted(asked)}
 
 
 def _same(recorded: Request, request: Request) -> bool:

@@ -227,6 +227,10 @@ def test_unedited_lines_in_other_spacing_are_the_same_transcript(played: tuple[P
 def test_another_machine_may_differ_in_the_last_digits(played: tuple[Path, Results], tmp_path: Path) -> None:
     content = lines(played[0])
     nudge("model", 4, "beta", 1e-10)(content)
+    for line in content:
+        if line.get("request", {}).get("step") == 4:  # the other machine's nodes answered the other machine's request
+            for reply in line["replies"].values():
+                reply["request"] = Request.from_json(line["request"]).id
     assert replayed(write(tmp_path / "transcript.jsonl", content)).to_json() == played[1].to_json()
 
 

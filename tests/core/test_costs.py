@@ -16,7 +16,7 @@ from ahh_federated.core.costs import RESERVE, SLACK, Budget, Event, Spent, delta
 from ahh_federated.core.noise import MAX_SIGMA, MIN_SIGMA
 
 ROW, SQUARE = 2**20, 2**32
-epsilons = st.floats(1e-3, 20) | st.sampled_from([0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 4.0, 10.0, 20.0])
+epsilons = st.floats(1e-3, 10) | st.sampled_from([0.001, 0.01, 0.1, 0.5, 1.0, 2.0, 4.0, 10.0])
 deltas = st.floats(1e-12, 1e-2) | st.sampled_from([1e-12, 1e-9, 1e-6, 1e-5, 1e-3])
 mus = st.floats(1e-3, 8)
 
@@ -192,7 +192,7 @@ def test_a_budget_once_exceeded_stays_exceeded(paid: list[Event], extra: Event, 
         assert not Spent.of([*paid, extra]).within(budget)
 
 
-@pytest.mark.parametrize("epsilon", [0.001, 0.5, 3.0, 20.0])
+@pytest.mark.parametrize("epsilon", [0.001, 0.5, 3.0, 10.0])
 def test_whatever_a_budget_allows_has_an_epsilon_within_it(epsilon: float) -> None:
     budget = Budget(epsilon, 1e-6)
     spent = Spent(budget.mu_squared, budget.slack)

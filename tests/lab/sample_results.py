@@ -179,6 +179,7 @@ def logistic() -> Json:
         "terms": terms,
         "equation": {"intercept": -15.18724, "terms": shrunk},
         "rounds": 3,
+        "notes": [],
     }
 
 

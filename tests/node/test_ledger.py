@@ -228,7 +228,7 @@ def test_entries_are_typed_and_complete(ledger: Ledger) -> None:
     assert (debit.kind, debit.event, debit.budget) == (Kind.DEBIT, EVENT, Budget(1.0, 1e-6))
     assert (release.kind, release.debit, release.request) == (Kind.RELEASE, debit.seq, "r")
     for entry in (debit, release):
-        assert (entry.study, entry.ask, entry.query) == ("growth", "height", "count/1")
+        assert (entry.study, entry.ask, entry.query) == ("growth", "r", "count/1")
     assert all(datetime.fromisoformat(entry.time).tzinfo == UTC for entry in (budget, debit, release))
     assert [entry.seq for entry in (budget, debit, release)] == [1, 2, 3]
 
