@@ -28,6 +28,7 @@ from ahh_federated.core.releases import Status
 from ahh_federated.errors import AhhError, Breach, Misuse
 from ahh_federated.runtimes.local import LocalLink
 from ahh_federated.runtimes.replay import ReplayLink
+from ahh_federated.wire import Request
 from tests.study.samples import QUIET, TODAY, cohort, desk, small
 
 STUDY = small(*QUIET)
