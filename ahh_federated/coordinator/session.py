@@ -133,10 +133,11 @@ class _Asking:
         session.record(Exchange(request, replies))
         session.watcher.stepped(self.ask, number, replies)
         self.messages += 1
+        sigma = 0 if session.exact else session.study.event(self.ask, line).sigma
         answers: dict[str, Answer | Status] = dict(self.coverage)
         for name, reply in replies.items():
             self.coverage[name] = reply.status
-            answers[name] = _decode(reply, query, session.study.event(self.ask, line).sigma, session.exact)
+            answers[name] = _decode(reply, query, sigma, session.exact)
         released = [name for name, status in self.coverage.items() if status is Status.RELEASED]
         if len(released) < session.study.minimum_partners:
             why = _reasons(replies.values())
