@@ -30,7 +30,6 @@ class Reason(StrEnum):
     SCHEDULE = "schedule"
     STUDY = "study"
     QUERY = "query"
-    COLUMN = "column"
     TABLE = "table"
     SEED = "seed"
 

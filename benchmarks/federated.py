@@ -85,7 +85,7 @@ def train(study: Study, cohorts: Mapping[str, Cohort], seed: int) -> Trained:
         NotEnough: when fewer partners released than the study needs.
     """
     entropy, run = Entropy.seeded(seed), f"+seed{seed}"
-    policy = Policy(Budget(study.budget.epsilon, study.budget.delta))
+    policy = Policy(Budget(study.budget.epsilon, study.budget.delta), data=study.data)
     ledgers = {name: Ledger.in_memory(dataset=name, budget=policy.budget) for name in cohorts}
     try:
         desks = {name: Desk(name, study, cohorts[name], ledgers[name], policy, entropy, run) for name in cohorts}

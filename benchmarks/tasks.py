@@ -50,7 +50,7 @@ class Task:
 
     def features(self, cohort: Cohort) -> F64:
         """Measured values on [-1, 1] by the public range, levels as indicators, shape (patients, terms)."""
-        return np.stack(self.analysis.design.features_of(cohort), axis=1)
+        return np.stack(self.analysis.design.terms_of(cohort), axis=1)
 
     def only_training(self, epsilon: float, delta: float, minimum_partners: int) -> Study:
         """The study with the model alone, which gets all of the given budget."""

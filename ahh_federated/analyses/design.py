@@ -58,7 +58,7 @@ class Design:
         """Coefficients, the intercept included."""
         return 1 + len(self.terms)
 
-    def features_of(self, cohort: Cohort) -> list[F64]:
+    def terms_of(self, cohort: Cohort) -> list[F64]:
         """u, one array of shape (patients,) per term."""
         arrays: list[F64] = []
         for column in self.features:

@@ -89,7 +89,7 @@ class FeatureMoments:
 
     def rows(self, cohort: Cohort) -> F64:
         rows = [np.where(np.isnan(cohort[self.outcome.name]), np.nan, 1.0)]
-        for term, u in zip(self.design.terms, self.design.features_of(cohort), strict=True):
+        for term, u in zip(self.design.terms, self.design.terms_of(cohort), strict=True):
             if isinstance(term.column, Numeric) and term.level is None:
                 z = np.where(np.isnan(u), 0.0, u) if self.design.indicators else u
                 rows += [z, z * z]

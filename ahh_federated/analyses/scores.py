@@ -10,7 +10,7 @@ score and decision curves (analyses/metrics.py) are free post-processing of that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -77,9 +77,10 @@ class Scores:
     outcome: Levels
     thresholds: tuple[float, ...]
     fit: Fit | None = None
+    exact: bool = False
 
     def of(self, fit: Fit) -> Scores:
-        return Scores(self.design, self.outcome, self.thresholds, fit)
+        return replace(self, fit=fit)
 
     def schedule(self) -> Sequence[Line]:
         return [Line(RiskCounts.kind, 2 * (STEPS + len(self.thresholds) + 1), 1.0)]
@@ -105,6 +106,6 @@ class Scores:
         edges = numbers(parameters, "edges", STEPS + len(self.thresholds))
         if sorted(edges) != edges:
             raise Breach("edges out of order do not make a score table")
-        scale = Scale(tuple(numbers(parameters, "centre", terms)), tuple(spread), 1.0)
+        scale = Scale(tuple(numbers(parameters, "centre", terms)), tuple(spread), 1.0, self.exact)
         beta = tuple(numbers(parameters, "beta", self.design.width))
         return RiskCounts(self.design, self.outcome, scale, beta, tuple(edges))

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ahh_federated.lab.quoting import Quote
@@ -43,7 +44,7 @@ def _errors(quote: Quote) -> Table:
         for place, name in enumerate(names):
             halves = [errors.get(name, math.nan) for errors in item.errors.values()]
             shown = ("too few" if math.isnan(half) else f"{half:.2g}" for half in halves)
-            table.add_row(item.ask if place == 0 else "", name, *shown)
+            table.add_row(item.ask if place == 0 else "", escape(name), *shown)
         table.add_section()
     return table
 
@@ -63,14 +64,18 @@ def answers(console: Console, data: Mapping[str, Any]) -> None:
 
 def _odds_ratios(ask: Mapping[str, Any]) -> Table:
     answer = ask["answer"]
-    table = Table(title=f"{ask['title']}: {answer['definition']}", title_justify="left")
+    table = Table(title=escape(f"{ask['title']}: {answer['definition']}"), title_justify="left")
     for heading in ("term", "odds ratio", "95 % interval", "error from privacy", "error from sampling"):
         table.add_column(heading, justify="left" if heading == "term" else "right")
     for term in answer["terms"]:
         if term["column"] is not None:
             interval = f"{term['low']:.2f} to {term['high']:.2f}"
             table.add_row(
-                term["name"], f"{term['odds_ratio']:.2f}", interval, f"{term['se_privacy']:.3f}", f"{term['se_sampling']:.3f}"
+                escape(term["name"]),
+                f"{term['odds_ratio']:.2f}",
+                interval,
+                f"{term['se_privacy']:.3f}",
+                f"{term['se_sampling']:.3f}",
             )
     n, events = answer["n"], answer["events"]
     table.caption = f"{_whole(n)} patients, {_whole(events)} with the outcome; intervals include the privacy noise"
@@ -78,7 +83,7 @@ def _odds_ratios(ask: Mapping[str, Any]) -> Table:
 
 
 def _scores(ask: Mapping[str, Any]) -> Table:
-    table = Table(title=ask["title"], title_justify="left")
+    table = Table(title=escape(ask["title"]), title_justify="left")
     for heading in ("partner", "AUROC", "slope", "observed:expected"):
         table.add_column(heading, justify="left" if heading == "partner" else "right", no_wrap=True)
     answer = ask["answer"]
@@ -93,12 +98,12 @@ def _scores(ask: Mapping[str, Any]) -> Table:
 
 def _counts(ask: Mapping[str, Any]) -> Table:
     answer = ask["answer"]
-    table = Table(title=ask["title"], title_justify="left")
+    table = Table(title=escape(ask["title"]), title_justify="left")
     for name in answer["by"]:
         table.add_column(name)
     table.add_column("patients", justify="right")
     for cell in answer["cells"]:
-        table.add_row(*cell["levels"].values(), _whole(cell["overall"]))
+        table.add_row(*map(escape, cell["levels"].values()), _whole(cell["overall"]))
     return table
 
 

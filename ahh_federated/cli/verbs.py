@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ahh_federated.cli import tables
@@ -56,7 +57,7 @@ def run(asked: argparse.Namespace) -> int:
             tell=lambda message: told.setdefault(message),
         )
     for message in told:
-        errors.print(f"[yellow]refused[/] {message}", highlight=False)
+        errors.print(f"[yellow]refused[/] {escape(message)}", highlight=False)
     show(console, results, asked.out)
     return 0 if any(ask["status"] == "released" for ask in results.data["asks"]) else 3
 
@@ -69,7 +70,7 @@ def show(console: Console, results: StudyResults, out: Path) -> None:
     tables.answers(console, data)
     for ask in data["asks"]:
         if ask["status"] != "released":
-            console.print(f"{ask['id']}: [yellow]{ask['status']}[/] {ask['reason']}", highlight=False)
+            console.print(f"{ask['id']}: [yellow]{ask['status']}[/] {escape(ask['reason'])}", highlight=False)
     console.print(
         f"\nWritten to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}", highlight=False
     )
@@ -105,7 +106,7 @@ def ledger_verify(asked: argparse.Namespace) -> int:
         with Ledger.inspect(path) as ledger:
             verdict = ledger.verify()
         whole &= verdict.ok
-        print(f"{path.name}: {'whole' if verdict.ok else 'BROKEN'}, {verdict.entries} entries; {verdict.why}".rstrip("; "))
+        print(f"{path.name}: {'whole' if verdict.ok else f'BROKEN at entry {verdict.first_bad}'}: {verdict.why}")
     return 0 if whole else 3
 
 

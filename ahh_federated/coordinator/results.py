@@ -48,7 +48,8 @@ class Results:
         }
 
     def _partner(self, name: str) -> dict[str, Any]:
-        statuses = [outcome.coverage.get(name, Status.FAILED) for outcome in self.outcomes]
+        answered = [outcome for outcome in self.outcomes if outcome.answer is not None]
+        statuses = [outcome.coverage.get(name, Status.FAILED) for outcome in answered or self.outcomes]
         told = self.spending.get(name)
         return {
             "name": name,

@@ -99,12 +99,12 @@ class Session:
             coverage = dict.fromkeys(self.link.partners, Status.FAILED)
             return Outcome(ask, Status.FAILED, f"the model {ask.model!r} has no answer", None, coverage, 0)
         asking = _Asking(self, ask)
-        analysis = ask.bound(self._fits, exact=self.exact)
+        analysis = ask.runnable(self._fits, exact=self.exact)
         self.watcher.began(ask, len(analysis.schedule()))
         try:
             answer = drive(analysis, asking.round)
         except _TooFew as error:
-            return Outcome(ask, _worst(asking.coverage.values()), str(error), None, asking.coverage, asking.messages)
+            return Outcome(ask, _commonest(asking.coverage.values()), str(error), None, asking.coverage, asking.messages)
         if isinstance(answer, Fit):
             self._fits[ask.id] = answer
         return Outcome(ask, Status.RELEASED, "", answer, asking.coverage, asking.messages)
@@ -163,7 +163,7 @@ def _reasons(replies: Iterable[Reply]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(said.items()) if what != str(Status.RELEASED))
 
 
-def _worst(statuses: Iterable[Status]) -> Status:
+def _commonest(statuses: Iterable[Status]) -> Status:
     """Why an ask has no answer: what most of the partners that did not release say, ties in the order of the list."""
     found: list[Status] = [status for status in statuses if status is not Status.RELEASED]
     order: tuple[Status, ...] = (Status.REFUSED, Status.FAILED, Status.OFFLINE, Status.BELOW)

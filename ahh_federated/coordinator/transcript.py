@@ -25,9 +25,15 @@ class Header:
 
     study: Study
     partners: tuple[str, ...]
-    stamp: str
     run: str
     exact: bool
+
+    @property
+    def stamp(self) -> str:
+        """What every output says on top; empty for a private run."""
+        if self.exact:
+            return "NOT PRIVATE: exact run without noise"
+        return "NOT PRIVATE: fixed seed" if self.run else ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,7 +147,10 @@ def _header(content: Mapping[str, Any]) -> Header:
     texts = isinstance(partners, list) and all(isinstance(each, str) for each in [*partners, stamp, run])
     if not texts or len(set(partners)) != len(partners) or not isinstance(exact, bool) or set(content) != _HEADER:
         raise Breach("the first line of a transcript names the study, the partners and how the run was made")
-    return Header(parse_study(study), tuple(partners), stamp, run, exact)
+    header = Header(parse_study(study), tuple(partners), run, exact)
+    if header.stamp != stamp:
+        raise Breach("the stamp of a transcript is not the one its run must have")
+    return header
 
 
 def _exchange(content: Mapping[str, Any]) -> Exchange:

@@ -98,7 +98,7 @@ class Budget:
 
     @property
     def slack(self) -> Fraction:
-        return Fraction(RESERVE * self.delta / (1 + math.exp(self.epsilon)))
+        return Fraction(RESERVE * self.delta / (1 + math.exp(self.epsilon)) * (1 - 1e-9))
 
 
 @dataclass(frozen=True, slots=True)

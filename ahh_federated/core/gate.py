@@ -2,7 +2,7 @@
 
     recall → price → rehearse → debit (durable) → rows → clip and grid → integer sum → noise → store → send
 
-The stages are distinct types, so an un-noised sum has no encoder and sending it is a type error.  After the debit
+The stages are distinct types: the exact sum is private to this module and has no encoder, only a release has.  After the debit
 nothing may fail, or vary, because of a patient; a crash there wastes budget and leaks nothing.  A repeated request
 gets the stored bytes, never a fresh draw.
 """
@@ -21,7 +21,7 @@ from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.filters import Filter
 from ahh_federated.core.noise import discrete_gaussian
 from ahh_federated.core.queries import Query
-from ahh_federated.core.releases import Release, cells_to_bytes
+from ahh_federated.core.releases import Release
 from ahh_federated.core.sums import integer_sum, patient_integers, sensitivity, step
 from ahh_federated.errors import Breach
 
@@ -54,14 +54,6 @@ class _Summed:
     total: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class _Noised:
-    cells: NDArray[np.int64]
-
-    def to_bytes(self) -> bytes:
-        return cells_to_bytes(self.cells)
-
-
 def price(query: Query, mu: float) -> Event:
     """What a release of this query at mu-Gaussian-DP costs: known without any data."""
     return Event(sensitivity(query), sigma_for(sensitivity(query), mu), query.width)
@@ -82,7 +74,7 @@ def release(query: Query, cohort: Cohort, *, where: Filter | None, order: Order,
             request=order.request, study=order.study, ask=order.ask, query=query.kind, event=event, ceiling=order.ceiling
         )
         summed = _Summed(integer_sum(query, cohort, where))
-        stored = _noised(summed, event, entropy.derive(order.request.encode())).to_bytes()
+        stored = _noised(query, summed, event, entropy.derive(order.request.encode())).to_bytes()
         books.store(receipt, stored)
     return Release.from_bytes(stored, width=query.width, step=step(query), sigma=event.sigma)
 
@@ -102,5 +94,5 @@ def _rehearse(query: Query, cohort: Cohort, where: Filter | None) -> None:
         raise Breach(f"{query.kind} cannot be computed with the numbers it carries") from None
 
 
-def _noised(summed: _Summed, event: Event, entropy: Entropy) -> _Noised:
-    return _Noised(summed.total + discrete_gaussian(event.sigma, event.width, entropy))
+def _noised(query: Query, summed: _Summed, event: Event, entropy: Entropy) -> Release:
+    return Release(summed.total + discrete_gaussian(event.sigma, event.width, entropy), step(query), event.sigma)

@@ -24,11 +24,6 @@ class Status(StrEnum):
     OFFLINE = "offline"
 
 
-def cells_to_bytes(cells: NDArray[np.int64]) -> bytes:
-    """Little-endian int64; the step and sigma of a release follow from its request."""
-    return cells.astype("<i8").tobytes()
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Release:
     """Noised integers, shape (width,), the value of one grid step and the noise's scale in steps."""
@@ -44,6 +39,10 @@ class Release:
     @property
     def stderr(self) -> float:
         return self.sigma * self.step
+
+    def to_bytes(self) -> bytes:
+        """Little-endian int64; step and sigma follow from the request."""
+        return self.cells.astype("<i8").tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes, *, width: int, step: float, sigma: int) -> Release:

@@ -59,17 +59,21 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if self.study is None:
             raise Misuse("LogisticRegression needs a study: give LogisticRegression(study='my-study.toml')")
         study = self.study if isinstance(self.study, Study) else open_study(self.study)
+        models = [ask.id for ask in study.asks if ask.name == "logistic"]
+        if not models or self.ask not in (None, *models):
+            raise Misuse(f"the study {study.id} has no logistic ask {self.ask or ''!r}: it has {', '.join(models) or 'none'}")
         results = running.run(study, X, mode=running.Mode(self.engine, self.seed))
         for outcome in results.outcomes:
             if isinstance(outcome.answer, Fit) and self.ask in (None, outcome.ask.id):
-                return self._keep(model_content(outcome.answer, study))
+                return self._keep(model_content(outcome.answer, study, results.header.stamp))
         raise Misuse(
             f"no model came out of the study {study.id}: {'; '.join(f'{o.ask.id} {o.status}' for o in results.outcomes)}"
         )
 
     @classmethod
-    def from_fit(cls, fit: Fit, study: Study) -> LogisticRegression:
-        return cls(study)._keep(model_content(fit, study))
+    def from_fit(cls, fit: Fit, study: Study, stamp: str = "") -> LogisticRegression:
+        """A model that a run has fitted; `stamp` says when the run was not private."""
+        return cls(study)._keep(model_content(fit, study, stamp))
 
     def _keep(self, content: Mapping[str, Any]) -> Self:
         self.model_ = dict(content)
@@ -167,7 +171,7 @@ def load_model(path: Path | str) -> LogisticRegression:
     return model
 
 
-def model_content(fit: Fit, study: Study) -> dict[str, Any]:
+def model_content(fit: Fit, study: Study, stamp: str) -> dict[str, Any]:
     """What model.json holds."""
     answer = fit.to_json()
     declared = study.content["columns"]
@@ -183,6 +187,7 @@ def model_content(fit: Fit, study: Study) -> dict[str, Any]:
         "equation": answer["equation"],
         "terms": answer["terms"],
         "receipt": {
+            "stamp": stamp,
             "study": study.id,
             "version": study.version,
             "digest": study.digest,

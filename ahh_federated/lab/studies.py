@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from ahh_federated.study import Study, open_study
 REPORT, RESULTS = "report.html", "results.json"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class StudyResults:
     """The answers of a study.  `data` is the content of results.json; `model` gives a fitted estimator."""
 
     results: Results
 
-    @property
+    @cached_property
     def data(self) -> dict[str, Any]:
         return self.results.to_json()
 
@@ -47,7 +48,7 @@ class StudyResults:
         fit = self.answer(ask)
         if not isinstance(fit, Fit):
             raise Misuse(f"the ask {ask!r} is not a model: name a logistic ask")
-        return LogisticRegression.from_fit(fit, self.results.header.study)
+        return LogisticRegression.from_fit(fit, self.results.header.study, self.results.header.stamp)
 
     @property
     def models(self) -> list[str]:
@@ -58,8 +59,9 @@ class StudyResults:
         """Write report.html, results.json and model.json (model-ID.json when there are several); the paths written."""
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
-        for stale in out.glob("model*.json"):  # of an earlier run whose model this run may not have
-            stale.unlink()
+        names = [f"model-{ask.id}.json" for ask in self.results.header.study.asks]
+        for name in ["model.json", *names]:  # of an earlier run whose model this run may not have
+            (out / name).unlink(missing_ok=True)
         data = self.data
         paths = [out / REPORT, out / RESULTS]
         write_report(data, paths[0])

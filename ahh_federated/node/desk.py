@@ -16,7 +16,7 @@ from ahh_federated.core.cohorts import Cohort
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.gate import Order, release
 from ahh_federated.core.queries import Query
-from ahh_federated.core.releases import Release, Status, cells_to_bytes
+from ahh_federated.core.releases import Release, Status
 from ahh_federated.errors import Breach, Reason, Refusal
 from ahh_federated.node.ledger import Ledger
 from ahh_federated.node.policy import OPEN, Policy
@@ -57,16 +57,19 @@ class Desk:
         """Bytes in, bytes out.  Nothing but a status and a closed list of reasons tells why there is no release."""
         try:
             request = Request.from_bytes(data)
-        except Breach:
+        except Breach as breach:
+            self.tell(f"{self.partner}: {breach}")
             return Reply("", Status.REFUSED, reason=str(Reason.QUERY)).to_bytes()
         try:
             return self._release(request, today).to_bytes()
         except Refusal as refusal:
             self.tell(f"{self.partner}: {refusal}")
             return Reply(request.id, Status.REFUSED, reason=str(refusal.reason)).to_bytes()
-        except Breach:
+        except Breach as breach:
+            self.tell(f"{self.partner}: {breach}")
             return Reply(request.id, Status.REFUSED, reason=str(Reason.QUERY)).to_bytes()
-        except Exception:  # the text of an unexpected error could quote a patient: none of it may leave
+        except Exception as error:  # its text could quote a patient: only its kind is told, and none of it leaves
+            self.tell(f"{self.partner}: an answer failed with {type(error).__name__}: report this as a fault of the software")
             return Reply(request.id, Status.FAILED).to_bytes()
 
     def _release(self, request: Request, today: date) -> Reply:
@@ -81,7 +84,7 @@ class Desk:
         )
         if self._too_small(query, released):
             return Reply(request.id, Status.BELOW)
-        return Reply(request.id, Status.RELEASED, released.sigma, cells_to_bytes(released.cells))
+        return Reply(request.id, Status.RELEASED, released.sigma, released.to_bytes())
 
     def _accept(self, request: Request, today: date) -> tuple[Ask, Query, Order]:
         if (request.study, request.run) != (self.study.digest, self.run):

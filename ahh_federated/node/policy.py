@@ -71,7 +71,7 @@ def read_policy(path: Path, data: str = "real") -> Policy:
     except OSError as error:
         raise Misuse(f"{path} cannot be opened ({error.strerror}): let this node read it, and write it the first time") from None
     except (ValueError, RecursionError):
-        raise Misuse(f"{path.name} is not valid TOML: mend it, or delete it to get the defaults back") from None
+        raise Misuse(f"{path.name} is not valid TOML: mend it, or put the steward's copy back") from None
     except Misuse as error:
         raise Misuse(f"{path.name}: {error}") from None
     return policy

@@ -34,11 +34,12 @@ class LocalLink:
 
 
 def checked(data: bytes, request: Request) -> Reply:
-    """Decode a reply and hold it against the request it must answer."""
-    reply = Reply.from_bytes(data)
-    if reply.request != request.id:
-        raise Breach("a reply answers another request than was asked")
-    return reply
+    """A node's reply; `failed` when it cannot be read or answers another request."""
+    try:
+        reply = Reply.from_bytes(data)
+    except Breach:
+        return Reply(request.id, Status.FAILED)
+    return reply if reply.request == request.id else Reply(request.id, Status.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,7 @@ class ExactLink:
 
     def exchange(self, request: Request, partners: Iterable[str]) -> Mapping[str, Reply]:
         ask = self.study.ask(request.ask)
-        query = ask.bound({}, exact=True).query(request.kind, request.parameters) if ask.model is None else None
-        query = query or ask.analysis.query(request.kind, request.parameters)
+        query = ask.exactly().query(request.kind, request.parameters)
         replies = {}
         for name in partners:
             cohort = self.cohorts[name]

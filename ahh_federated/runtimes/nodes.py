@@ -19,21 +19,23 @@ from ahh_federated.study import Study
 
 Partners = Path | str | Mapping[str, Frame]
 HOME = ".ahh"
+POLICY = "policy.toml"
 _SUFFIX = ".ledger"
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """Cohorts, policy and ledgers, by partner.  Data frames have no home, so their ledgers end with the call."""
+    """Cohorts by partner, and the one policy of their folder.  Data frames have no home: their ledgers end with the call."""
 
     cohorts: Mapping[str, Cohort]
     policy: Policy
     home: Path | None
 
-    def check_open(self, what: str) -> None:
+    def refuse_if_real(self, what: str) -> None:
         """Raises Misuse when the partners' own policy says that the data are real."""
-        if self.home is not None and self.policy.data not in OPEN:
-            raise Misuse(f'{what} is refused by {self.home / "policy.toml"}, which says data = "real": leave {what} out')
+        if self.policy.data not in OPEN:
+            where = HOME if self.home is None else self.home / POLICY
+            raise Misuse(f'{what} is refused by {where}, which says data = "{self.policy.data}": leave it out')
 
     def ledgers(self, stack: ExitStack) -> dict[str, Ledger]:
         """Open every partner's ledger until the stack closes."""
@@ -84,7 +86,7 @@ def open_nodes(study: Study, partners: Partners) -> Nodes:
         raise Misuse(f"{len(cohorts)} partners are there, the study needs {needed}: add tables or lower study.minimum_partners")
     if home is not None:
         _check_names(home, cohorts)
-        policy = read_policy(home / "policy.toml", study.data)
+        policy = read_policy(home / POLICY, study.data)
     return Nodes(cohorts, policy, home)
 
 

@@ -30,26 +30,20 @@ class Mode:
     exact: bool = False
 
     @property
-    def opens(self) -> str | None:
-        """The option that gives the promise up, if one is used."""
+    def unprivate(self) -> str | None:
+        """What gives the promise up, if anything does."""
         if self.exact:
-            return "--exact"
-        return None if self.seed is None else "--seed"
+            return "an exact run"
+        return None if self.seed is None else "a fixed seed"
 
     def check(self, study: Study) -> None:
         if self.engine not in ("local", "flower"):
             raise Misuse(f"engine {self.engine!r} is not known: choose local or flower")
-        if self.opens and not study.open_data:
+        if self.unprivate and not study.open_data:
             raise Misuse(
-                f'{self.opens} works only where the study says data = "synthetic" or "public", and {study.id} says '
-                f'"{study.data}": whoever knows a seed sees through the noise; leave {self.opens} out'
+                f'{self.unprivate} works only where the study says data = "synthetic" or "public", and {study.id} says '
+                f'"{study.data}": leave it out, since the answers would not be private'
             )
-
-    @property
-    def stamp(self) -> str:
-        if self.exact:
-            return "NOT PRIVATE: exact run without noise"
-        return "" if self.seed is None else "NOT PRIVATE: fixed seed"
 
     @property
     def run(self) -> str:
@@ -85,9 +79,9 @@ def run(
     mode = mode or Mode()
     mode.check(study)
     nodes = open_nodes(study, partners)
-    if mode.opens:
-        nodes.check_open(mode.opens)
-    header = Header(study, tuple(sorted(nodes.cohorts)), mode.stamp, mode.run, mode.exact)
+    if mode.unprivate:
+        nodes.refuse_if_real(mode.unprivate)
+    header = Header(study, tuple(sorted(nodes.cohorts)), mode.run, mode.exact)
     with ExitStack() as stack:
         ledgers = {} if mode.exact else nodes.ledgers(stack)
         recorder = stack.enter_context(Recorder(header, out))

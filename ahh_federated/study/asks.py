@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ahh_federated.analyses.counts import Counts
 from ahh_federated.analyses.design import Design
@@ -35,13 +35,18 @@ class Ask:
     analysis: Analysis
     model: str | None = None
 
-    def bound(self, fits: Mapping[str, Fit], *, exact: bool = False) -> Analysis:
+    def runnable(self, fits: Mapping[str, Fit], *, exact: bool = False) -> Analysis:
         """The analysis as the coordinator runs it: with the fitted model it needs, or made exact."""
-        if isinstance(self.analysis, Scores) and self.model is not None:
-            return self.analysis.of(fits[self.model])
-        if exact and isinstance(self.analysis, Logistic):
-            return Logistic(self.analysis.design, self.analysis.outcome, EXACT_ROUNDS, exact=True)
-        return self.analysis
+        analysis = self.exactly() if exact else self.analysis
+        if isinstance(analysis, Scores) and self.model is not None:
+            return analysis.of(fits[self.model])
+        return analysis
+
+    def exactly(self) -> Analysis:
+        """The analysis without clip, grid, weights and prior: laboratory and tests."""
+        if isinstance(self.analysis, Logistic):
+            return replace(self.analysis, rounds=EXACT_ROUNDS, exact=True)
+        return replace(self.analysis, exact=True) if isinstance(self.analysis, Scores) else self.analysis
 
 
 def read_ask(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> Ask:

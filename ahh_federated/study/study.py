@@ -141,7 +141,7 @@ def parse_study(content: Mapping[str, Any]) -> Study:
     )
     for table in (about, requester, privacy, file):
         table.done()
-    _check_slack(study)
+    _check_affordable(study)
     return study
 
 
@@ -173,7 +173,7 @@ def _asks(content: Any, columns: Mapping[str, Column]) -> tuple[Ask, ...]:
     return tuple(asks.values())
 
 
-def _check_slack(study: Study) -> None:
+def _check_affordable(study: Study) -> None:
     """The integer grid is charged to a hundredth of delta; refuse a study too wide for that."""
     events: list[Event] = []
     for ask in study.asks:

@@ -95,7 +95,7 @@ class Played:
             held = load_cohort(read_table(path), STUDY, path.name)
             desks[name] = Desk(name, STUDY, held, ledgers(name), Policy(BUDGET, 10), Entropy.system(), "", self.told.append)
         self.desks = desks
-        header = Header(STUDY, tuple(sorted(desks)), "", "", False)
+        header = Header(STUDY, tuple(sorted(desks)), "", False)
         out.mkdir()
         with (out / "transcript.jsonl").open("w") as file:
             file.write(dump_header(header))

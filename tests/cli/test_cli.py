@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def test_replay_and_report(done, capsys):
     assert main(["replay", str(done / "out")]) == 0
     assert "all equal results.json" in capsys.readouterr().out
     first = (done / "out" / "report.html").read_bytes()
+    (done / "out" / "report.html").unlink()
     assert main(["report", str(done / "out")]) == 0
     assert (done / "out" / "report.html").read_bytes() == first
 
@@ -63,6 +65,18 @@ def test_ledger_show_and_verify(done, capsys):
     assert main(["ledger", "verify", str(done / "partners")]) == 0
     assert capsys.readouterr().out.count("whole") == 8
     assert main(["ledger", "verify", str(done / "partners" / ".ahh" / "zone-zuid.ledger")]) == 0
+
+
+def test_ledger_verify_finds_a_changed_entry(done, tmp_path, capsys):
+    for path in (done / "partners" / ".ahh").glob("zone-zuid.ledger*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with sqlite3.connect(tmp_path / "zone-zuid.ledger") as db:
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute("UPDATE entries SET sigma = sigma * 2 WHERE seq = 4")
+    db.close()
+    assert main(["ledger", "verify", str(tmp_path / "zone-zuid.ledger")]) == 3
+    assert "BROKEN at entry 4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -94,5 +108,5 @@ def test_a_run_with_a_refused_mode_writes_nothing(tmp_path, capsys):
     real.write_text(Path(STUDY).read_text().replace('data = "synthetic"', 'data = "real"'))
     code = main(["run", str(real), "--partners", str(tmp_path), "--out", str(tmp_path / "out"), "--seed", "1"])
     assert code == 2
-    assert "--seed works only" in capsys.readouterr().err
+    assert "a fixed seed works only" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -41,7 +41,7 @@ Line = dict[str, Any]
 def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     """A run in which `south` falls out of one ask, written as it happened."""
     path = tmp_path_factory.mktemp("run") / "transcript.jsonl"
-    header = Header(STUDY, NAMES, "a stamp", "", False)
+    header = Header(STUDY, NAMES, "", False)
     desks = {name: desk(STUDY, cohort(STUDY, 500, seed), name=name, minimum=1) for seed, name in enumerate(NAMES)}
     desks["south"].ledger.debit(  # the step is spent on another request, so the desk refuses it
         request="0" * 64,
@@ -87,7 +87,7 @@ def test_everything_is_read_back_as_it_was(played: tuple[Path, Results]) -> None
     path, results = played
     header, exchanges, spending = read_transcript(path)
     assert header.study.digest == STUDY.digest
-    assert (header.partners, header.stamp, header.run, header.exact) == (NAMES, "a stamp", "", False)
+    assert (header.partners, header.stamp, header.run, header.exact) == (NAMES, "", "", False)
     assert spending == SPENDING
     written = "".join([dump_header(header), *map(dump_exchange, exchanges), dump_spending(spending)])
     assert written == path.read_text(encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from ahh_federated.core.costs import Budget, Event
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.filters import parse_filter
 from ahh_federated.core.gate import Order, price, release
+from ahh_federated.core.noise import discrete_gaussian
 from ahh_federated.core.queries import Parameters
 from ahh_federated.core.releases import Release
 from ahh_federated.core.sums import integer_sum
@@ -238,8 +238,17 @@ def test_what_is_not_noised_has_no_encoder_and_no_repr() -> None:
         bytes(summed)  # type: ignore[call-overload]
 
 
-def test_only_noise_turns_a_sum_into_what_can_be_encoded() -> None:
-    """Of all in the module, one function makes a _Noised, and it takes the event that was paid."""
-    source = inspect.getsource(gate)
-    assert source.count("_Noised(") == 1
-    assert "_Noised(summed.total + discrete_gaussian(event.sigma, event.width, entropy))" in source
+def test_what_leaves_is_the_sum_and_the_noise_of_its_own_stream() -> None:
+    released = release(QUERY, COHORT, where=None, order=ORDER, books=FakeBooks(), entropy=Entropy.seeded(5))
+    event = price(QUERY, ORDER.mu)
+    noise = discrete_gaussian(event.sigma, event.width, Entropy.seeded(5).derive(ORDER.request.encode()))
+    assert np.array_equal(released.cells, integer_sum(QUERY, COHORT) + noise)
+    assert np.abs(noise).min() > 0
+
+
+def test_a_filter_that_cannot_be_computed_is_refused_before_anything_is_paid() -> None:
+    books = FakeBooks()
+    where = parse_filter("age > 3", {"age": AGE})
+    with pytest.raises(Breach, match="cannot be computed"):
+        release(QUERY, Cohort.of({"sex": COHORT["sex"]}), where=where, order=ORDER, books=books, entropy=Entropy.seeded(5))
+    assert books.log == ["recall"]

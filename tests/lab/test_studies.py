@@ -115,7 +115,7 @@ def test_seed_and_exact_are_for_open_data_and_stamp_every_output(frames, tmp_pat
     for name, mode in (("seed", {"seed": 1}), ("exact", {"exact": True})):
         results = ahh.run(STUDY, frames, out=tmp_path / name, **mode)
         assert results.data["stamp"].startswith("NOT PRIVATE")
-        for output in ("report.html", "results.json", "transcript.jsonl"):
+        for output in ("report.html", "results.json", "transcript.jsonl", "model.json"):
             assert "NOT PRIVATE" in (tmp_path / name / output).read_text()
     assert ahh.run(STUDY, frames).data["stamp"] == ""
 

@@ -63,7 +63,7 @@ BAD = {
     "minimum-half": (GOOD.replace("= 10", "= 10.5"), "cohort.minimum is not a whole number from 1 to 1000000"),
     "minimum-zero": (GOOD.replace("= 10", "= 0"), "cohort.minimum is not a whole number from 1 to 1000000"),
     "not-a-table": ("budget = 4\n" + GOOD.partition("\n\n")[2], "budget is not a table"),
-    "not-toml": ("epsilon: 4\n", "is not valid TOML: mend it, or delete it to get the defaults back"),
+    "not-toml": ("epsilon: 4\n", "is not valid TOML: mend it, or put the steward's copy back"),
     "not-utf8": (GOOD.encode() + b"# r\xe8gles\n", "is not valid TOML"),
     "too-many-digits": (GOOD.replace("= 10", "= " + "9" * 5000), "is not valid TOML"),
     "empty": ("", "budget is missing"),

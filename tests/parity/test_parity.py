@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -64,6 +65,19 @@ def test_without_a_seed_no_two_runs_are_alike(frames, tmp_path):
     first, second = releases(tmp_path / "a")[0], releases(tmp_path / "b")[0]
     assert first[0] == second[0]
     assert all(one != other for one, other in zip(first[1], second[1], strict=True))
+
+
+def test_a_changed_release_changes_the_replay(runs, tmp_path):
+    results, folder = runs["local"]
+    lines = (folder / "transcript.jsonl").read_text().splitlines()
+    step = json.loads(lines[1])
+    reply = step["replies"]["zone-zuid"]
+    cells = bytearray(base64.b64decode(reply["cells"]))
+    cells[3] ^= 1
+    reply["cells"] = base64.b64encode(bytes(cells)).decode()
+    lines[1] = json.dumps(step, sort_keys=True, separators=(",", ":"))
+    (tmp_path / "transcript.jsonl").write_text("\n".join(lines) + "\n")
+    assert ahh.replay(tmp_path).data != results.data
 
 
 def test_a_replay_of_a_changed_transcript_is_refused(runs, tmp_path):

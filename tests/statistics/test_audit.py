@@ -31,7 +31,7 @@ from ahh_federated.core.filters import Filter
 from ahh_federated.core.gate import Order, price
 from ahh_federated.core.noise import discrete_gaussian
 from ahh_federated.core.queries import Query, Rows
-from ahh_federated.core.releases import Release, cells_to_bytes
+from ahh_federated.core.releases import Release
 from ahh_federated.core.sums import integer_sum, sensitivity
 
 DELTA = 0.3  # large, where few runs tell most; a claim holds at every delta
@@ -180,7 +180,7 @@ def without_debit(query: Query, cohort: Cohort, *, where: Filter | None, order: 
     """The gate with its debit forgotten."""
     event = price(query, order.mu)
     cells = integer_sum(query, cohort, where) + discrete_gaussian(event.sigma, event.width, entropy)
-    stored = cells_to_bytes(cells)
+    stored = Release(cells, 1.0, 1).to_bytes()
     books.store(order.request, stored)
     return Release.from_bytes(stored, width=query.width, step=query.bound / sensitivity(query), sigma=event.sigma)
 

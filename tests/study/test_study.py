@@ -62,14 +62,14 @@ def test_the_model_of_scores_is_bound_when_it_is_fitted() -> None:
     assert isinstance(ask.analysis, Scores)
     assert ask.analysis.fit is None
     with pytest.raises(KeyError):
-        ask.bound({})
+        ask.runnable({})
 
 
 def test_an_exact_run_has_more_rounds_and_no_other_analysis_changes() -> None:
-    exact = STUDY.ask("model").bound({}, exact=True)
+    exact = STUDY.ask("model").runnable({}, exact=True)
     assert isinstance(exact, Logistic)
     assert (exact.exact, exact.rounds) == (True, EXACT_ROUNDS)
-    assert STUDY.ask("size").bound({}, exact=True) is STUDY.ask("size").analysis
+    assert STUDY.ask("size").runnable({}, exact=True) is STUDY.ask("size").analysis
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
