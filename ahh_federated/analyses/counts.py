@@ -18,12 +18,10 @@ import numpy as np
 from ahh_federated.analyses.numbers import Number, missing, number
 from ahh_federated.analyses.onehot import one_hot
 from ahh_federated.core.cohorts import F64, Cohort
-from ahh_federated.core.columns import Levels
+from ahh_federated.core.columns import NOT_KNOWN, Levels
 from ahh_federated.core.programs import Line, Program
 from ahh_federated.core.queries import Parameters, Query
 from ahh_federated.core.releases import Round, Status
-
-NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True, slots=True)

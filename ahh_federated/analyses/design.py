@@ -20,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahh_federated.core.cohorts import F64, Cohort
-from ahh_federated.core.columns import Column, Levels, Numeric
+from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 
 LIMIT = 4.0  # standard deviations
 GRID = 2.0**16  # steps in one unit of x
 LEAST_SPREAD = 1e-3
-NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +90,15 @@ class Scale:
     radius: float
     exact: bool = False
 
+    @property
+    def unit(self) -> float:
+        """What x is a multiple of, inverted: grid steps in one unit of x."""
+        return 1.0 if self.exact else GRID
+
     def standardised(self, design: Design, cohort: Cohort) -> F64:
         """x of shape (width, patients): multiples of 2**-16, times 2**16; in exact mode x itself, unclipped."""
         x = np.empty((design.width, len(cohort)))
-        x[0] = 1.0 if self.exact else GRID
+        x[0] = self.unit
         for j, term in enumerate(design.terms):
             values, row = cohort[term.column.name], x[j + 1]
             if term.level == NOT_KNOWN:
@@ -111,7 +115,7 @@ class Scale:
 
     def _measured(self, column: Numeric, j: int, values: F64, row: F64) -> None:
         """One multiplication and one addition from a value in its unit to its place on the grid."""
-        per_unit = 2.0 / (column.high - column.low) / self.spread[j] * (1.0 if self.exact else GRID)
+        per_unit = 2.0 / (column.high - column.low) / self.spread[j] * self.unit
         np.multiply(values, per_unit, out=row)
         np.add(row, self._position(j, -1.0) - column.low * per_unit, out=row)
         low, high = self._position(j, -1.0), self._position(j, 1.0)
@@ -121,7 +125,7 @@ class Scale:
             np.trunc(row, out=row)
 
     def _position(self, j: int, u: float) -> float:
-        return (u - self.centre[j]) / self.spread[j] * (1.0 if self.exact else GRID)
+        return (u - self.centre[j]) / self.spread[j] * self.unit
 
     def _steps(self, j: int, u: float) -> float:
         """Where an indicator's 0 or 1 lies on the grid."""
@@ -141,4 +145,4 @@ class Scale:
             return np.asarray(beta @ x)
         reach = LIMIT * GRID * max(float(np.abs(beta).sum()), 1.0)
         scale = 2.0 ** math.floor(51 - math.log2(reach))
-        return np.asarray((np.round(beta * scale) @ x) / (scale * GRID))
+        return np.asarray((np.round(beta * scale) @ x) / (scale * self.unit))

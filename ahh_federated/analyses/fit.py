@@ -22,12 +22,22 @@ _SEPARATED = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Used:
+    """Patients used without the event and with it, those not used, and the standard error of each number."""
+
+    without: float
+    events: float
+    unused: float
+    stderr: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Fit:
     """Everything here is released or derived from releases.
 
     `beta` (shrunk) and `estimate` (not shrunk) are on the scale of x; `sampling` and `privacy` are the two parts of
-    the estimate's covariance.  `cells`: patients used without the event, with it, not used, and their standard error.
+    the estimate's covariance.
     `predictor`: mean and standard deviation of the linear predictor over patients, as the releases tell them.
     """
 
@@ -38,7 +48,7 @@ class Fit:
     estimate: tuple[float, ...]
     sampling: F64
     privacy: F64
-    cells: tuple[float, float, float, float]
+    used: Used
     predictor: tuple[float, float]
     partners: tuple[str, ...]
     rounds: int
@@ -78,14 +88,13 @@ class Fit:
         return np.asarray(expit(self.scale.predictor(x, np.array(self.beta))))
 
     def to_json(self) -> dict[str, Any]:
-        without, events, unused, se = self.cells
-        used = without + events
+        se, patients = self.used.stderr, self.used.without + self.used.events
         return {
             "outcome": self.outcome.name,
             "reference": {c.name: c.levels[0] for c in self.design.features if isinstance(c, Levels)},
-            "n": number(used, math.sqrt(2) * se, least=0.0).to_json(),
-            "events": number(events, se, least=0.0).to_json(),
-            "complete": _share(used, unused, se).to_json(),
+            "n": number(patients, math.sqrt(2) * se, least=0.0).to_json(),
+            "events": number(self.used.events, se, least=0.0).to_json(),
+            "complete": _share(patients, self.used.unused, se).to_json(),
             "terms": self._terms(),
             "equation": self._equation(),
             "rounds": self.rounds,

@@ -117,11 +117,11 @@ class _Scaled:
         return None
 
     def _x(self, cohort: Cohort) -> tuple[F64, F64, F64]:
-        """x in grid steps (width, patients), the factor that turns steps into units with the weight, and y."""
+        """x in grid steps (width, patients), the weight divided by the steps in a unit, and y; NaN where y is not known."""
         x = self.scale.standardised(self.design, cohort)
         y = cohort[self.outcome.name]
         weight = np.where(np.isnan(y), np.nan, self.scale.weights(x))
-        return x, weight if self.scale.exact else weight / 2.0**16, y
+        return x, weight / self.scale.unit, y
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +140,7 @@ class Gram(_Scaled):
 
     def factors(self, cohort: Cohort) -> F64:
         x, weight, _ = self._x(cohort)
-        unit = 1.0 if self.scale.exact else 2.0**16
-        return (x * np.sqrt(weight / unit)).T
+        return (x * np.sqrt(weight / self.scale.unit)).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,5 +208,4 @@ class Information(_Scaled):
     def factors(self, cohort: Cohort) -> F64:
         x, weight, _ = self._x(cohort)
         p = expit(self.scale.predictor(x, np.array(self.beta)))
-        unit = 1.0 if self.scale.exact else 2.0**16
-        return (x * np.sqrt(weight / unit * p * (1 - p))).T
+        return (x * np.sqrt(weight / self.scale.unit * p * (1 - p))).T

@@ -18,7 +18,7 @@ import numpy as np
 
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
-from ahh_federated.analyses.fit import Fit
+from ahh_federated.analyses.fit import Fit, Used
 from ahh_federated.analyses.newton import RIDGE, Evidence, Surrogate, combine, solve, surrogate
 from ahh_federated.analyses.scaling import Standard, rounded, standardise
 from ahh_federated.core.bounds import SQUARE_STEPS
@@ -148,6 +148,7 @@ class Logistic:
             information = phi.hessian(estimate) + RIDGE * phi.n * np.eye(len(beta))
         inverse = np.asarray(np.linalg.inv(information), dtype=np.float64)
         complete = rounds.total(0)
+        without, events, unused = (float(value) for value in complete.values)
         return Fit(
             design=self.design,
             outcome=self.outcome,
@@ -156,7 +157,7 @@ class Logistic:
             estimate=tuple(float(value) for value in estimate),
             sampling=inverse,
             privacy=np.asarray(evidence.variance * inverse @ inverse),
-            cells=(float(complete.values[0]), float(complete.values[1]), float(complete.values[2]), complete.stderr),
+            used=Used(without, events, unused, complete.stderr),
             predictor=_predictor(phi, beta),
             partners=rounds.partners,
             rounds=len(rounds.asked) + len(rounds.scored),

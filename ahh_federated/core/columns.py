@@ -9,6 +9,8 @@ import numpy as np
 
 from ahh_federated.core.cohorts import F64
 
+NOT_KNOWN = "not known"  # the level of a patient whose value is not known, where that is a level
+
 
 @dataclass(frozen=True, slots=True)
 class Numeric:

@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from ahh_federated.analyses.fit import Fit
+from ahh_federated.core.columns import NOT_KNOWN
 from ahh_federated.errors import Breach, Misuse
 from ahh_federated.runtimes import running
 from ahh_federated.runtimes.nodes import Partners
@@ -107,7 +108,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if "levels" in column:
             text = values.astype(object).where(values.notna(), None)
             absent = ~text.isin(column["levels"]).to_numpy()
-            if term["level"] == "not known":
+            if term["level"] == NOT_KNOWN:
                 return np.asarray(absent, dtype=np.float64)
             hit = (text == term["level"]).to_numpy(np.float64)
             return np.where(absent, 0.0 if self.model_["indicators"] else np.nan, hit)
@@ -116,7 +117,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if column.get("outside", "missing") == "missing":
             numbers = np.where((numbers < low) | (numbers > high), np.nan, numbers)
         numbers[np.isin(numbers, column.get("missing", []))] = np.nan
-        if term["level"] == "not known":
+        if term["level"] == NOT_KNOWN:
             return np.isnan(numbers).astype(np.float64)
         numbers = np.clip(numbers, *term["clip"])
         return np.asarray(np.where(np.isnan(numbers), term["centre"], numbers) if self.model_["indicators"] else numbers)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ahh_federated.analyses.design import NOT_KNOWN
-from ahh_federated.core.columns import Column, Levels, Numeric
+from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.core.filters import Filter, parse_filter
 from ahh_federated.errors import Misuse
 from ahh_federated.study.fields import Table, checked_name
