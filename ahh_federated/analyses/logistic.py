@@ -132,10 +132,8 @@ class Logistic:
         start = first.beta if beta is None else beta
         return solve(phi, combine(phi, first, scores, start), self._prior(), start)
 
-    def _prior(self) -> F64 | None:
+    def _prior(self) -> F64:
         """Var(linear predictor) about one: each of d - 1 standardised slopes has variance 1 / (d - 1)."""
-        if self.exact:
-            return None
         d = self.design.width
         return np.array([_INTERCEPT_VARIANCE, *[1 / max(d - 1, 1)] * (d - 1)])
 

@@ -142,17 +142,15 @@ def _weights(metric: F64, evidence: list[Evidence], beta: F64) -> F64:
     return np.asarray(precision / precision.sum())
 
 
-def solve(phi: Surrogate, evidence: Combined, prior_variance: F64 | None, start: F64) -> F64:
+def solve(phi: Surrogate, evidence: Combined, prior_variance: F64, start: F64) -> F64:
     """argmin of Phi + proximal term + offset'beta + the prior; strictly convex, damped Newton.
 
-    The prior is normal with the given variances, in a metric that also carries the evidence's noise; None for none.
+    The prior is normal with the given variances, in a metric that also carries the evidence's noise.
     """
-    quadratic = evidence.proximal * phi.n * phi.gram
-    if prior_variance is not None:
-        metric = phi.n * phi.curvature(start) * phi.gram
-        root = 1 / np.sqrt(prior_variance)
-        noise = np.eye(len(start)) + evidence.variance * np.linalg.inv(metric)
-        quadratic = quadratic + noise * np.outer(root, root)
+    metric = phi.n * phi.curvature(start) * phi.gram
+    root = 1 / np.sqrt(prior_variance)
+    noise = np.eye(len(start)) + evidence.variance * np.linalg.inv(metric)
+    quadratic = evidence.proximal * phi.n * phi.gram + noise * np.outer(root, root)
 
     def objective(beta: F64) -> float:
         return phi.value(beta) + float(beta @ quadratic @ beta) / 2 + float(evidence.offset @ beta)
