@@ -121,10 +121,9 @@ def _moment(column: Numeric, sums: F64, s: float) -> Moment:
         return Moment(number(n, s), missing(Status.BELOW), missing(Status.BELOW))
     half = (column.high - column.low) / 2
     mean, square = total / n, squares / n
-    variance = max(square - mean**2, 1e-12)
-    slope = np.array([-(square - 2 * mean**2), -2 * mean, 1.0]) / (2 * math.sqrt(variance) * n)
-    return Moment(
-        number(n, s),
-        number(column.unscaled(mean), half * s / n * math.hypot(1.0, mean)),
-        number(half * math.sqrt(variance), half * s * float(np.linalg.norm(slope)), least=0.0),
-    )
+    variance = square - mean**2
+    noise = s / n * float(np.linalg.norm([-(square - 2 * mean**2), -2 * mean, 1.0]))
+    sd = missing(Status.BELOW)
+    if variance > 2 * noise:  # else the noise alone could be all of it
+        sd = number(half * math.sqrt(variance), half * noise / (2 * math.sqrt(variance)), least=0.0)
+    return Moment(number(n, s), number(column.unscaled(mean), half * s / n * math.hypot(1.0, mean)), sd)

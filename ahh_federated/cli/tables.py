@@ -46,6 +46,7 @@ def _errors(quote: Quote) -> Table:
             shown = ("too few" if math.isnan(half) else f"{half:.2g}" for half in halves)
             table.add_row(item.ask if place == 0 else "", escape(name), *shown)
         table.add_section()
+    table.caption = "one run on made-up patients; gaps and rarer outcomes make a model's real intervals wider"
     return table
 
 
@@ -83,7 +84,7 @@ def _odds_ratios(ask: Mapping[str, Any]) -> Table:
 
 
 def _scores(ask: Mapping[str, Any]) -> Table:
-    table = Table(title=escape(ask["title"]), title_justify="left")
+    table = Table(title=escape(ask["title"]), title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("partner", "AUROC", "slope", "observed:expected"):
         table.add_column(heading, justify="left" if heading == "partner" else "right", no_wrap=True)
     answer = ask["answer"]
@@ -92,7 +93,7 @@ def _scores(ask: Mapping[str, Any]) -> Table:
             table.add_row(name, score["status"], "", "")
         else:
             table.add_row(name, *(_interval(score[key]) for key in ("auroc", "calibration_slope", "observed_expected")))
-    table.caption = "± half the 95 % interval, privacy noise included; slope: of the calibration, 1 is right"
+    table.caption = "95 % intervals include the privacy noise; slope: of the calibration, 1 is right"
     return table
 
 
@@ -110,7 +111,7 @@ def _counts(ask: Mapping[str, Any]) -> Table:
 def _interval(number: Mapping[str, Any]) -> str:
     if number["value"] is None:
         return str(number["status"])
-    return f"{number['value']:.2f} ± {(number['high'] - number['low']) / 2:.2f}"
+    return f"{number['value']:.2f} ({number['low']:.2f}-{number['high']:.2f})"
 
 
 def _whole(number: Mapping[str, Any]) -> str:

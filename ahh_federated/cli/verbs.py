@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -71,9 +72,13 @@ def show(console: Console, results: StudyResults, out: Path) -> None:
     for ask in data["asks"]:
         if ask["status"] != "released":
             console.print(f"{ask['id']}: [yellow]{ask['status']}[/] {escape(ask['reason'])}", highlight=False)
-    console.print(
-        f"\nWritten to {out}: {', '.join(sorted(path.name for path in out.iterdir() if path.is_file()))}", highlight=False
-    )
+    spent = [partner for partner in data["partners"] if partner["epsilon_dataset"] is not None]
+    if spent:
+        most = max(spent, key=lambda partner: float(partner["epsilon_dataset"]))
+        so_far = f"epsilon {most['epsilon_dataset']:.3g} of {most['epsilon_limit']:g} at delta {most['delta_limit']:g}"
+        console.print(f"\nSpent over all studies, by the partner that spent most: {so_far}", highlight=False)
+    written = ", ".join(sorted(path.name for path in out.iterdir() if path.is_file()))
+    console.print(f"Written to {out}: {written}", highlight=False)
     console.print(f"Look at {out / REPORT}", highlight=False)
 
 
@@ -106,7 +111,8 @@ def ledger_verify(asked: argparse.Namespace) -> int:
         with Ledger.inspect(path) as ledger:
             verdict = ledger.verify()
         whole &= verdict.ok
-        print(f"{path.name}: {'whole' if verdict.ok else f'BROKEN at entry {verdict.first_bad}'}: {verdict.why}")
+        where = f" at entry {verdict.first_bad}" if verdict.first_bad else ""
+        print(f"{path.name}: {'whole' if verdict.ok else f'BROKEN{where}'}: {verdict.why}")
     return 0 if whole else 3
 
 
@@ -118,20 +124,28 @@ def _ledgers(place: Path) -> list[Path]:
 
 
 def _entries(name: str, ledger: Ledger) -> Table:
-    table = Table(title=name, title_justify="left")
-    for heading in ("entry", "time (UTC)", "what", "study", "ask", "query", "epsilon alone"):
-        table.add_column(heading)
+    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("entry", "time (UTC)", "what", "study", "ask:step", "query", "epsilon alone"):
+        table.add_column(heading, no_wrap=True)
     budget: Budget | None = None
     for entry in ledger.entries():
+        if entry.kind == "release":  # follows its debit
+            continue
         if entry.kind == "budget" and entry.epsilon and entry.delta:
             budget = Budget(entry.epsilon, entry.delta)
         cost = ""
         if entry.event is not None and budget is not None:
             cost = f"{Spent.of([entry.event]).epsilon(budget.delta):.3g}"
         elif entry.kind == "budget":
-            cost = f"limit {entry.epsilon:g} at delta {entry.delta:g}"
+            cost = f"limit {entry.epsilon:g}"
         table.add_row(
-            str(entry.seq), entry.time[:19], entry.kind, (entry.study or "")[:12], entry.ask or "", entry.query or "", cost
+            str(entry.seq),
+            entry.time[5:16].replace("T", " "),
+            entry.kind,
+            (entry.study or "")[:8],
+            entry.ask or "",
+            entry.query or "",
+            cost,
         )
     if budget is not None:
         spent = ledger.spent().epsilon(budget.delta)

@@ -82,8 +82,11 @@ class Recorder:
         self.exchanges: list[Exchange] = []
         self._file: TextIO | None = None
         if out is not None:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            self._file = (Path(out) / TRANSCRIPT).open("w", encoding="utf-8")
+            try:
+                Path(out).mkdir(parents=True, exist_ok=True)
+                self._file = (Path(out) / TRANSCRIPT).open("w", encoding="utf-8")
+            except OSError as error:
+                raise Misuse(f"{out} cannot be written to ({error.strerror}): give a folder, new or old, as OUT") from None
             self._write(dump_header(header))
 
     def record(self, exchange: Exchange) -> None:

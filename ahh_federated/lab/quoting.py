@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from ahh_federated.coordinator.session import Outcome
 from ahh_federated.core.costs import Event, Spent
 from ahh_federated.errors import Misuse
 from ahh_federated.runtimes.simulated import simulate
-from ahh_federated.study import Ask, Study
+from ahh_federated.study import Ask, Study, open_study
 
 SIZES = (500, 2_000, 20_000)
 
@@ -67,17 +68,19 @@ class Quote:
         return "\n".join(lines)
 
 
-def quote(study: Study, patients: Sequence[int] = SIZES, *, partners: int | None = None) -> Quote:
+def quote(study: Study | Path | str, patients: Sequence[int] | int = SIZES, *, partners: int | None = None) -> Quote:
     """What a study costs, and how precise its numbers will be.
 
     Args:
-        study: an opened study.
+        study: an opened study, or the path of its file.
         patients: cohort sizes, per partner, at which errors are simulated; empty for none.
         partners: how many partners to simulate; by default the study's minimum.
 
     Raises:
         Misuse: when there are fewer partners than the study needs.
     """
+    study = study if isinstance(study, Study) else open_study(study)
+    patients = [patients] if isinstance(patients, int) else patients
     if partners is not None and partners < study.minimum_partners:
         raise Misuse(
             f"{partners} partners are fewer than the {study.minimum_partners} the study needs: simulate at least as many"

@@ -155,7 +155,7 @@ def walk(rows: Iterable[tuple[Entry, object]], witness: Head | None) -> Verdict:
     if head == GENESIS:
         return Verdict(False, 0, head, 1, "there is no entry at all: a ledger begins with a budget")
     if witness is None:
-        why = "no witness was given, so a tail cut off or rewritten would not show"
+        why = "a tail cut off or rewritten would not show without a witness"
         return Verdict(True, head.seq, head, None, f"{head.seq} entries are sound; {why}")
     if not witnessed:
         first_bad = min(witness.seq, head.seq + 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ahh_federated.coordinator.transcript import Spending
 from ahh_federated.core.cohorts import Cohort
+from ahh_federated.core.costs import Spent
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.errors import Misuse, Reason, Refusal
 from ahh_federated.node.desk import Desk
@@ -37,9 +38,29 @@ class Nodes:
             where = HOME if self.home is None else self.home / POLICY
             raise Misuse(f'{what} is refused by {where}, which says data = "{self.policy.data}": leave it out')
 
-    def ledgers(self, stack: ExitStack) -> dict[str, Ledger]:
-        """Open every partner's ledger until the stack closes."""
-        return {name: stack.enter_context(self._ledger(name)) for name in sorted(self.cohorts)}
+    def ledgers(self, stack: ExitStack, study: Study, run: str) -> dict[str, Ledger]:
+        """Open every partner's ledger until the stack closes.
+
+        Raises:
+            Refusal: when one is not whole, or has too little left for what the study still costs; nothing was asked then.
+        """
+        opened = {name: stack.enter_context(self._ledger(name)) for name in sorted(self.cohorts)}
+        for name, ledger in opened.items():
+            verdict = ledger.verify()
+            if not verdict.ok:
+                raise Refusal(Reason.LEDGER, f"the ledger of {name} is broken: {verdict.why}; put an undamaged copy back")
+            self._check_budget(name, ledger, study, run)
+        return opened
+
+    def _check_budget(self, name: str, ledger: Ledger, study: Study, run: str) -> None:
+        whole, paid, asked = ledger.spent(), ledger.spent(study.digest + run), study.cost
+        after = Spent(whole.mu_squared + asked.mu_squared - paid.mu_squared, whole.slack + asked.slack - paid.slack)
+        budget = self.policy.budget
+        if not after.within(budget) and after.mu_squared > whole.mu_squared:
+            now, then = whole.epsilon(budget.delta), after.epsilon(budget.delta)
+            spent = f"{name} has spent epsilon {now:.3g} of {budget.epsilon:g} at delta {budget.delta:g}"
+            fix = f"lower the study's epsilon, or let the data steward raise the budget in {HOME}/{POLICY}"
+            raise Refusal(Reason.BUDGET, f"{spent}, and with this study it would be {then:.3g}: {fix}")
 
     def _ledger(self, name: str) -> Ledger:
         if self.home is None:

@@ -83,7 +83,7 @@ def run(
         nodes.refuse_if_real(mode.unprivate)
     header = Header(study, tuple(sorted(nodes.cohorts)), mode.run, mode.exact)
     with ExitStack() as stack:
-        ledgers = {} if mode.exact else nodes.ledgers(stack)
+        ledgers = {} if mode.exact else nodes.ledgers(stack, study, mode.run)
         recorder = stack.enter_context(Recorder(header, out))
 
         def outcomes(link: Link) -> list[Outcome]:

@@ -72,6 +72,11 @@ class Study:
         """What one step will cost: known before anything is asked."""
         return Event(line.sensitivity, sigma_for(line.sensitivity, self.mu(ask, line)), line.width)
 
+    @property
+    def cost(self) -> Spent:
+        """What all asks cost one patient at one partner."""
+        return Spent.of(self.event(ask, line) for ask in self.asks for line in ask.analysis.schedule())
+
     def ask_epsilon(self, ask: Ask) -> float:
         """What an ask alone costs at the study's delta."""
         return epsilon_of(self.budget.mu * float(ask.share**0.5), self.budget.delta)

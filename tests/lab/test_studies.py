@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -137,18 +138,42 @@ def test_a_second_run_costs_nothing_and_a_changed_study_pays_from_the_same_budge
     assert spent() > once
 
 
-def test_when_the_data_set_has_spent_its_budget_the_model_is_refused(tables, tmp_path):
-    told = []
-    for version in (3, 4, 5):
+def test_a_study_that_no_longer_fits_the_budget_is_refused_before_anything_is_asked(tables, tmp_path):
+    def spent():
+        with Ledger.inspect(tables / ".ahh" / "zone-zuid.ledger") as ledger:
+            return ledger.spent().mu_squared
+
+    ahh.run(STUDY, tables)
+    for version in range(3, 9):
+        before = spent()
         study = tmp_path / f"v{version}.toml"
         study.write_text(STUDY.read_text().replace("version = 1 ", f"version = {version} "))
-        results = ahh.run(study, tables, tell=told.append)
-    asks = {ask["id"]: ask for ask in results.data["asks"]}
-    assert asks["model"]["status"] == "refused"
-    assert "refused: budget" in asks["model"]["reason"]
-    assert asks["evaluation"]["status"] == "failed"  # there is no model to evaluate
-    assert any("epsilon" in message for message in told), told
-    assert all(partner["epsilon_dataset"] <= partner["epsilon_limit"] for partner in results.data["partners"])
+        try:
+            ahh.run(study, tables)
+        except ahh.Refusal as refusal:
+            assert "has spent epsilon" in str(refusal)
+            assert "policy.toml" in str(refusal)
+            break
+    else:
+        pytest.fail("six studies of epsilon 3 fitted a budget of 4")
+    assert spent() == before
+    assert ahh.run(STUDY, tables).data["asks"][0]["status"] == "released"  # what was paid stays answered
+
+
+def test_a_broken_ledger_is_refused_before_anything_is_asked(tmp_path):
+    write_partners(tmp_path, children=2_000, seed=5)
+    ahh.run(STUDY, tmp_path)
+    with sqlite3.connect(tmp_path / ".ahh" / "zone-zuid.ledger") as db:
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute("UPDATE released SET bytes = zeroblob(24) WHERE seq = (SELECT min(seq) FROM released)")
+    db.close()
+    changed = tmp_path / "changed.toml"
+    changed.write_text(STUDY.read_text().replace("version = 1 ", "version = 2 "))
+    with pytest.raises(ahh.Refusal, match="the ledger of zone-zuid is broken"):
+        ahh.run(changed, tmp_path)
+    with Ledger.inspect(tmp_path / ".ahh" / "zone-oost.ledger") as ledger:
+        assert {entry.study for entry in ledger.entries()} == {None, ahh.open_study(STUDY).digest}
 
 
 def test_the_quote_is_what_a_run_then_spends(frames):

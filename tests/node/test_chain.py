@@ -200,7 +200,7 @@ def test_a_tail_cut_off_or_rewritten_shows_only_against_a_witness(act: str, soun
     with Ledger.inspect(tmp_path / "copy") as ledger:
         blind, seeing = ledger.verify(), ledger.verify(witness)
         assert ledger.verify(earlier).ok
-    assert blind.ok and "no witness" in blind.why
+    assert blind.ok and "without a witness" in blind.why
     assert not seeing.ok and seeing.first_bad == (last.seq - 3 if act == "cut" else last.seq)
 
 

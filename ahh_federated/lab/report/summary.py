@@ -194,7 +194,9 @@ def _spread(scores: Json, names: Names) -> Iterator[str]:
     each = {p: number for p, number in given.items() if number is not None and _has_interval(number)}
     if len(each) < 2 or not is_released(overall):
         return
-    other = [p for p, number in each.items() if not number["low"] <= overall["value"] <= number["high"]]
+    if not _has_interval(overall):
+        return
+    other = [p for p, number in each.items() if number["low"] > overall["high"] or number["high"] < overall["low"]]
     text = f"It was checked at each of {count_of(len(each), 'partner')}: "
     text += f"AUROC differs clearly at {listing(other)}" if other else "at none of them does AUROC differ clearly"
     few = [p for p in names.partners if scores["partners"].get(p, {}).get("status") == "too few"]
