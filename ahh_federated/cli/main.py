@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ahh_federated.cli import verbs
 from ahh_federated.errors import AhhError, Refusal
 from ahh_federated.version import VERSION
 
@@ -19,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status is 0, 2 for a misuse or a broken file, 3 for a refusal."""
     parsed = parser().parse_args(arguments)
     try:
-        return int(parsed.verb(parsed))
+        from ahh_federated.cli import verbs  # brings pandas and the plots: not for --help
+
+        return int(getattr(verbs, parsed.verb)(parsed))
     except Refusal as error:
         print(f"ahh: refused: {error}", file=sys.stderr)
         return REFUSED
@@ -52,7 +53,7 @@ def _quote(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one.add_argument("study", type=Path, metavar="STUDY.toml")
     one.add_argument("--patients", type=_sizes, default=None, metavar="N,N", help="patients per partner (default 500,2000,20000)")
     one.add_argument("--partners", type=int, default=None, metavar="K", help="partners (default: the study's minimum)")
-    one.set_defaults(verb=verbs.quote)
+    one.set_defaults(verb="quote")
 
 
 def _run(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,27 +66,27 @@ def _run(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one.add_argument("--engine", choices=("local", "flower"), default="local", help="direct calls, or Flower's messages")
     one.add_argument("--seed", type=int, default=None, metavar="N", help="fixed noise; synthetic or public data only")
     one.add_argument("--exact", action="store_true", help="no noise at all; synthetic or public data only")
-    one.set_defaults(verb=verbs.run)
+    one.set_defaults(verb="run")
 
 
 def _replay(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one = verb.add_parser("replay", help="recompute every number of a run from its transcript and compare")
     one.add_argument("out", type=Path, metavar="OUT")
-    one.set_defaults(verb=verbs.replay)
+    one.set_defaults(verb="replay")
 
 
 def _report(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one = verb.add_parser("report", help="write the report of a run again from its results")
     one.add_argument("out", type=Path, metavar="OUT")
-    one.set_defaults(verb=verbs.report)
+    one.set_defaults(verb="report")
 
 
 def _ledger(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     one = verb.add_parser("ledger", help="what has been spent, and whether the record is whole")
     part = one.add_subparsers(required=True, metavar="show|verify")
     for name, function, what in (
-        ("show", verbs.ledger_show, "every entry and what is left"),
-        ("verify", verbs.ledger_verify, "walk the hash chain"),
+        ("show", "ledger_show", "every entry and what is left"),
+        ("verify", "ledger_verify", "walk the hash chain"),
     ):
         each = part.add_parser(name, help=what)
         each.add_argument("partners", type=Path, metavar="DIR", help="the folder of the tables, or one ledger file")
