@@ -84,8 +84,8 @@ def _odds_ratios(ask: Mapping[str, Any]) -> Table:
 
 
 def _scores(ask: Mapping[str, Any]) -> Table:
-    table = Table(title=escape(ask["title"]), title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("partner", "AUROC", "slope", "observed:expected"):
+    table = Table(title=escape(ask["title"]), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("partner", "AUROC", "slope", "O:E"):
         table.add_column(heading, justify="left" if heading == "partner" else "right", no_wrap=True)
     answer = ask["answer"]
     for name, score in [("all", answer["overall"]), *answer["partners"].items()]:
@@ -93,7 +93,7 @@ def _scores(ask: Mapping[str, Any]) -> Table:
             table.add_row(name, score["status"], "", "")
         else:
             table.add_row(name, *(_interval(score[key]) for key in ("auroc", "calibration_slope", "observed_expected")))
-    table.caption = "95 % intervals include the privacy noise; slope: of the calibration, 1 is right"
+    table.caption = "95 % intervals include the privacy noise; calibration slope and observed : expected are best at 1"
     return table
 
 

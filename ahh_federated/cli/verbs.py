@@ -124,8 +124,8 @@ def _ledgers(place: Path) -> list[Path]:
 
 
 def _entries(name: str, ledger: Ledger) -> Table:
-    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD)
-    for heading in ("entry", "time (UTC)", "what", "study", "ask:step", "query", "epsilon alone"):
+    table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("entry", "time (UTC)", "study", "ask:step", "query", "epsilon alone"):
         table.add_column(heading, no_wrap=True)
     budget: Budget | None = None
     for entry in ledger.entries():
@@ -141,9 +141,8 @@ def _entries(name: str, ledger: Ledger) -> Table:
         table.add_row(
             str(entry.seq),
             entry.time[5:16].replace("T", " "),
-            entry.kind,
             (entry.study or "")[:8],
-            entry.ask or "",
+            entry.ask or entry.kind,
             entry.query or "",
             cost,
         )
