@@ -148,8 +148,9 @@ def _cell(value: object) -> str:
     """A whole number has no decimal point, however it is held; what is absent is empty."""
     if isinstance(value, str):
         return value.strip()
-    lists = not pd.api.types.is_scalar(value)  # as Parquet may hold them
-    if not lists and bool(pd.isna(value)):  # type: ignore[call-overload]  # a cell is one value
+    if value is None or value is pd.NA or value is pd.NaT:
+        return ""
+    if isinstance(value, float | np.floating) and np.isnan(value):
         return ""
     if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < _EXACT:
         return str(int(value))

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.core.filters import Filter, parse_filter
@@ -15,6 +15,7 @@ from ahh_federated.study.fields import Table, checked_name
 
 FOLD = "fold"
 Reduce = Literal["first", "last", "mean", "max", "forbid"]
+REDUCTIONS: tuple[Reduce, ...] = get_args(Reduce)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def read_cases(table: Table, columns: Mapping[str, Column]) -> dict[str, Case]:
 
 def read_patient(table: Table, columns: Mapping[str, Column]) -> Patient:
     key = table.name("key", example='"child_id"')
-    reduce = table.choice("reduce", ("first", "last", "mean", "max", "forbid"), default="forbid")
+    reduce = table.choice("reduce", REDUCTIONS, default="forbid")
     order = table.name("order", example='"visit_date"') if reduce in ("first", "last") else None
     if order is None and "order" in table:
         raise Misuse(f'{table.at("order")} has no use with reduce = "{reduce}": drop it, or write reduce = "first" or "last"')
@@ -133,7 +134,7 @@ def read_patient(table: Table, columns: Mapping[str, Column]) -> Patient:
     if FOLD in columns and folds not in (None, FOLD):
         raise Misuse(f"{table.at('folds')} makes a column `fold`, but [columns.fold] exists: rename that, or use it as the folds")
     table.done()
-    return Patient(key, reduce, order, folds)  # type: ignore[arg-type]  # choice() has checked it
+    return Patient(key, reduce, order, folds)
 
 
 def _folds(table: Table, columns: Mapping[str, Column]) -> Folds | str:

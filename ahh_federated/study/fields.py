@@ -7,12 +7,13 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from ahh_federated.errors import Misuse
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _ABSENT: Any = object()
+Option = TypeVar("Option", bound=str)
 _LARGEST = 1e100
 
 
@@ -54,11 +55,12 @@ class Table:
     def name(self, key: str, example: str = '"my-study"') -> str:
         return checked_name(self.text(key, example=example), self.at(key))
 
-    def choice(self, key: str, options: Sequence[str], default: Any = _ABSENT) -> str:
+    def choice(self, key: str, options: Sequence[Option], default: Any = _ABSENT) -> Option:
         value = self._take(key, default, f'"{options[0]}"')
-        if value not in options:
-            raise Misuse(f"{self.at(key)} is not one of {', '.join(options)}: choose one of these")
-        return str(value)
+        for option in options:
+            if value == option:
+                return option
+        raise Misuse(f"{self.at(key)} is not one of {', '.join(options)}: choose one of these")
 
     def number(self, key: str, low: float, high: float, default: Any = _ABSENT, example: str = "1.0") -> float:
         value = self._take(key, default, example)

@@ -170,7 +170,7 @@ def test_noise_widens_every_interval_and_is_named_apart(table: ScoreTable) -> No
         assert number.se == 0.0
         assert other.se is not None
         assert other.se > 0
-        assert other.high - other.low > number.high - number.low  # type: ignore[operator]
+        assert other.high - other.low > number.high - number.low
 
 
 def test_too_few_events_say_nothing(table: ScoreTable) -> None:
@@ -212,7 +212,7 @@ def test_calibration_points_lie_near_the_patients(table: ScoreTable, tested: dic
     "function",
     [auroc, lambda c: brier(BINS, c), lambda c: observed_expected(BINS, c), lambda c: net_benefit(BINS.above(0.2), 0.2, c)],
 )
-def test_figures_do_not_depend_on_the_number_of_patients(function) -> None:  # type: ignore[no-untyped-def]
+def test_figures_do_not_depend_on_the_number_of_patients(function) -> None:
     cells = np.array([40.0, 90, 30, 20, 20, 60, 70, 90])
     assert function(7 * cells) == pytest.approx(function(cells))
 

@@ -51,9 +51,9 @@ def test_an_error_shows_no_value(cohort: Cohort) -> None:
 
 def test_a_cohort_cannot_be_changed(cohort: Cohort) -> None:
     with pytest.raises(AttributeError):
-        cohort.size = 4  # type: ignore[misc]
+        cohort.size = 4
     with pytest.raises(TypeError):
-        cohort.columns["age"] = VALUES  # type: ignore[index]
+        cohort.columns["age"] = VALUES
     for part in (cohort, cohort.part(0, 2)):
         with pytest.raises(ValueError, match="read-only"):
             part["age"][0] = 1.0

@@ -235,7 +235,7 @@ def test_what_is_not_noised_has_no_encoder_and_no_repr() -> None:
     assert "987654321" not in repr(summed)
     assert "987654321" not in str(summed)
     with pytest.raises(TypeError):
-        bytes(summed)  # type: ignore[call-overload]
+        bytes(summed)
 
 
 def test_what_leaves_is_the_sum_and_the_noise_of_its_own_stream() -> None:

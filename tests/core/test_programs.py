@@ -132,7 +132,7 @@ def test_numbers_are_finite_and_as_many_as_asked() -> None:
     assert numbers({"a": [1.0, -0.0]}, "a", 2) == [1.0, 0.0]
     for bad in ({}, {"a": [1.0]}, {"a": [1.0, math.nan]}, {"a": [1.0, math.inf]}, {"a": [1, 2]}, {"a": (1.0, 2.0)}, {"a": None}):
         with pytest.raises(Breach, match="'a'"):
-            numbers(bad, "a", 2)  # type: ignore[arg-type]
+            numbers(bad, "a", 2)
 
 
 ANALYSES: dict[str, Callable[[], Analysis]] = {
