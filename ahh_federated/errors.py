@@ -25,13 +25,19 @@ class Misuse(AhhError):
 class Reason(StrEnum):
     """Why a node refuses.  Every reason is public: none depends on an exact property of the patients."""
 
+    APPROVAL = "approval"
     BUDGET = "budget"
+    COLUMN = "column"
+    EXPIRED = "expired"
     LEDGER = "ledger"
+    PAUSED = "paused"
     SCHEDULE = "schedule"
     STUDY = "study"
     QUERY = "query"
     TABLE = "table"
     SEED = "seed"
+    VERSION = "version"
+    WITNESS = "witness"
 
 
 class Refusal(AhhError):

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ahh_federated import wire
+from ahh_federated import encoding
 from ahh_federated.core.releases import Status
 from ahh_federated.errors import Breach, Reason
 from ahh_federated.node.desk import Desk
@@ -105,8 +105,8 @@ def test_odd_bytes(data: bytes) -> None:
 
 def test_a_message_too_large_is_not_even_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     data = Reply("", Status.FAILED).to_bytes()
-    monkeypatch.setattr(wire, "_LARGEST", len(data) - 1)
-    monkeypatch.setattr(wire.json, "loads", lambda data: pytest.fail("it was parsed"))
+    monkeypatch.setattr(encoding, "LARGEST", len(data) - 1)
+    monkeypatch.setattr(encoding.json, "loads", lambda data: pytest.fail("it was parsed"))
     with pytest.raises(Breach, match="is larger than"):
         Reply.from_bytes(data)
 
