@@ -30,6 +30,7 @@ class Kind(StrEnum):
     BUDGET = "budget"  # the data set's budget from here on
     DEBIT = "debit"  # a release is paid for
     RELEASE = "release"  # the bytes of a paid release
+    BURN = "burn"  # what a witness saw spent and this copy of the ledger has lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Entry:
     """One entry.  `time` is UTC and for reading only: no rule looks at it.
 
     `epsilon` and `delta` are the data set's budget in a budget entry and the study's ceiling in a debit;
-    `debit` is the entry that paid for a release; `bytes_hash` is the SHA-256 of the bytes released.
+    `debit` is the entry that paid for a release; `bytes_hash` is the SHA-256 of the bytes released.  In a burn, `debit` and
+    `request` are the lost entry's number and hash.
     """
 
     seq: int = 0
@@ -203,6 +205,8 @@ class Totals:
             if event is None or entry.study is None:
                 raise broken(self.dataset, entry.seq, "a debit names its study and its event")
             self.studies[entry.study] = self.study(entry.study) + event
+            self.whole += event
+        if entry.kind == Kind.BURN and event is not None:
             self.whole += event
         self.head = Head(entry.seq, entry.hash)
 

@@ -13,6 +13,7 @@ from datetime import date
 from typing import final
 
 from ahh_federated.core.cohorts import Cohort
+from ahh_federated.core.costs import Budget
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.gate import Order, release
 from ahh_federated.core.queries import Query
@@ -30,7 +31,8 @@ class Desk:
     """One partner's answers about one study.
 
     `entropy` is the machine's own unless the study declares its data synthetic or public; `run` names a seeded run.
-    `tell` is given, for whoever runs the node, why a request was refused; none of it crosses the wire.
+    `tell` is given, for whoever runs the node, why a request was refused; none of it crosses the wire.  `ceiling` is what the
+    steward allows this study, if less than it asks for.
     """
 
     partner: str
@@ -41,6 +43,7 @@ class Desk:
     entropy: Entropy = field(repr=False)
     run: str = ""
     tell: Callable[[str], None] = field(repr=False, default=lambda message: None)
+    ceiling: Budget | None = None
 
     def __post_init__(self) -> None:
         seeded = bool(self.run) or not self.entropy.private
@@ -109,7 +112,7 @@ class Desk:
             study=self._account,
             ask=f"{ask.id}:{request.step}",
             mu=self.study.mu(ask, line),
-            ceiling=self.study.budget,
+            ceiling=self.ceiling or self.study.budget,
         )
         return ask, query, order
 

@@ -12,14 +12,11 @@ It must lie on a local disk: network file systems break SQLite's locks.
 
 from __future__ import annotations
 
-import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import astuple, dataclass, replace
-from datetime import UTC, datetime
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -36,54 +33,15 @@ from ahh_federated.node.chain import (
     Totals,
     Verdict,
     broken,
-    chained,
     distrust,
     sha256,
     walk,
 )
+from ahh_federated.node.ledger_file import append, begin, budget_entry, connect, create, identity, refusing
 
 __all__ = ["Entry", "Head", "Kind", "Ledger", "Receipt", "Verdict"]
 
-FORMAT = 1
-BUSY_SECONDS = 30.0
-
-_SCHEMA = """
-CREATE TABLE entries (
-    seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, time TEXT NOT NULL, dataset TEXT NOT NULL,
-    request TEXT, study TEXT, ask TEXT, query TEXT,
-    mechanism TEXT, sensitivity INTEGER, sigma INTEGER, width INTEGER,
-    epsilon REAL, delta REAL, debit INTEGER, bytes_hash TEXT, previous TEXT NOT NULL, hash TEXT NOT NULL);
-CREATE TABLE released (seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
-CREATE INDEX steps ON entries (study, ask) WHERE kind = 'debit';
-CREATE UNIQUE INDEX one_release ON entries (request) WHERE kind = 'release';
-CREATE TRIGGER entries_append BEFORE INSERT ON entries
-    WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM entries) OR NEW.kind = 'release'
-        AND EXISTS (SELECT 1 FROM entries WHERE kind = 'release' AND request = NEW.request)
-    BEGIN SELECT RAISE(ABORT, 'entries are only appended'); END;
-CREATE TRIGGER entries_update BEFORE UPDATE ON entries
-    BEGIN SELECT RAISE(ABORT, 'entries never change'); END;
-CREATE TRIGGER entries_delete BEFORE DELETE ON entries
-    BEGIN SELECT RAISE(ABORT, 'entries are never dropped'); END;
-CREATE TRIGGER released_append BEFORE INSERT ON released
-    WHEN EXISTS (SELECT 1 FROM released WHERE seq = NEW.seq)
-    BEGIN SELECT RAISE(ABORT, 'bytes are only appended'); END;
-CREATE TRIGGER released_update BEFORE UPDATE ON released
-    BEGIN SELECT RAISE(ABORT, 'bytes never change'); END;
-CREATE TRIGGER released_delete BEFORE DELETE ON released
-    BEGIN SELECT RAISE(ABORT, 'bytes are never dropped'); END;
-"""
 _SELECT = f"SELECT {', '.join(f'entries.{name}' for name in COLUMNS)}"
-_INSERT = f"INSERT INTO entries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
-
-_WRITABLE = "make the file and its folder exist and be writable for the node alone"
-_FIXES = {
-    sqlite3.SQLITE_FULL: "free some disk space",
-    sqlite3.SQLITE_BUSY: "end the process that holds the file",
-    sqlite3.SQLITE_READONLY: _WRITABLE,
-    sqlite3.SQLITE_CANTOPEN: _WRITABLE,
-    sqlite3.SQLITE_CORRUPT: RESTORE,
-    sqlite3.SQLITE_NOTADB: RESTORE,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +65,7 @@ class Ledger:
         self.dataset = dataset
         self._db = db
         self._path = path
-        self._file = None if path is None else _identity(path)
+        self._file = None if path is None else identity(path)
         self._lock = threading.RLock()
         self._totals = Totals(dataset)
 
@@ -118,10 +76,10 @@ class Ledger:
         A budget that differs from the recorded one is recorded and holds from then on, for every process.
         An empty or foreign file, or the ledger of another data set, is refused: it would be a fresh budget.
         """
-        with _refusing(dataset, "opened"):
+        with refusing(dataset, "opened"):
             if not path.exists():
-                _create(path, dataset, budget)
-            ledger = cls(_connect(path, dataset), dataset, path)
+                create(path, dataset, budget)
+            ledger = cls(connect(path, dataset), dataset, path)
         try:
             ledger._adopt(budget)
         except BaseException:
@@ -132,8 +90,8 @@ class Ledger:
     @classmethod
     def inspect(cls, path: Path) -> Ledger:
         """Open an existing ledger to read or verify it, whatever its state; debit and store are refused."""
-        with _refusing(path.name, "opened"):
-            db = _connect(path, path.name)
+        with refusing(path.name, "opened"):
+            db = connect(path, path.name)
             db.execute("PRAGMA query_only = ON")
             first = db.execute("SELECT dataset FROM entries ORDER BY seq LIMIT 1").fetchone()
             return cls(db, path.name if first is None else str(first[0]), path)
@@ -142,7 +100,7 @@ class Ledger:
     def in_memory(cls, *, dataset: str, budget: Budget) -> Ledger:
         """A ledger that ends with the process: for the laboratory and for tests, never for a serving node."""
         db = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        _found(db, dataset, budget)
+        begin(db, dataset, budget)
         return cls(db, dataset)
 
     def recall(self, request: str) -> bytes | None:
@@ -166,7 +124,8 @@ class Ledger:
 
         Refused with `Reason.BUDGET`, and nothing written, when the event would take the data set past its
         budget or the study past its ceiling; with `Reason.SCHEDULE` when another request was debited for the
-        same step (`ask`) of the study.  A request debited before without bytes stored is paid again.
+        same step (`ask`) of the study.  A request debited before, whose bytes a crash kept from being stored, is not
+        paid again: nothing of it can have left, since bytes are sent only once they are stored.
         """
         content = Entry(
             kind=Kind.DEBIT.value,
@@ -186,9 +145,12 @@ class Ledger:
             totals = self._catch_up()
             self._require_unreleased(request)
             self._require_only(request, study, ask)
-            totals.admit(study, event, ceiling)
-            entry = _append(self._db, totals.head, content)
-        return Receipt(entry.seq, request, entry.hash)
+            paid = self._debited(content)
+            if paid is None:
+                totals.admit(study, event, ceiling)
+                entry = append(self._db, totals.head, content)
+                paid = Receipt(entry.seq, request, entry.hash)
+        return paid
 
     def store(self, receipt: Receipt, released: bytes) -> None:
         """Keep the bytes of a paid release under its request id; on the disk before this returns.
@@ -209,7 +171,7 @@ class Ledger:
                 debit=paid.seq,
                 bytes_hash=sha256(released),
             )
-            entry = _append(self._db, totals.head, content)
+            entry = append(self._db, totals.head, content)
             self._db.execute("INSERT INTO released (seq, bytes) VALUES (?, ?)", (entry.seq, released))
 
     def spent(self, study: str | None = None) -> Spent:
@@ -217,6 +179,31 @@ class Ledger:
         with self._transaction("read", "DEFERRED"):
             totals = self._catch_up()
             return totals.whole if study is None else totals.study(study)
+
+    def spent_until(self, seq: int) -> Spent:
+        """What the entries up to this one have cost."""
+        return Spent.of(entry.event for entry in self.entries() if entry.seq <= seq and entry.event is not None)
+
+    def holds(self, head: Head) -> bool:
+        """Whether this ledger has that entry, or has paid for having lost it."""
+        found = "SELECT 1 FROM entries WHERE seq = ? AND hash = ? OR kind = 'burn' AND debit = ? AND request = ?"
+        with self._transaction("read", "DEFERRED"):
+            return head == GENESIS or self._db.execute(found, (*(head.seq, head.hash) * 2,)).fetchone() is not None
+
+    def burn(self, lost: Head, event: Event) -> None:
+        """Pay for entries that a witness saw and this ledger lacks, whatever the budget says; then it stands for `lost`."""
+        content = Entry(
+            kind=Kind.BURN.value,
+            dataset=self.dataset,
+            request=lost.hash,
+            debit=lost.seq,
+            mechanism=event.mechanism,
+            sensitivity=event.sensitivity,
+            sigma=event.sigma,
+            width=event.width,
+        )
+        with self._transaction("given a burn"):
+            append(self._db, self._catch_up().head, content)
 
     def head(self) -> Head:
         """The last entry: what a witness should keep."""
@@ -266,7 +253,7 @@ class Ledger:
                 raise distrust(self.dataset, f"the file is the ledger of {whose}; {fix}")
             last = "SELECT epsilon, delta FROM entries WHERE kind = 'budget' ORDER BY seq DESC LIMIT 1"
             if self._db.execute(last).fetchone() != (budget.epsilon, budget.delta):
-                _append(self._db, self._catch_up().head, _budget_entry(self.dataset, budget))
+                append(self._db, self._catch_up().head, budget_entry(self.dataset, budget))
 
     def _paid(self, receipt: Receipt) -> Entry:
         row = self._db.execute(
@@ -277,6 +264,15 @@ class Ledger:
             what = f"it holds no debit {receipt.seq} for request {receipt.request!r}"
             raise distrust(self.dataset, f"{what}; debit the request here first")
         return Entry(*row)
+
+    def _debited(self, content: Entry) -> Receipt | None:
+        """The debit of this very request for this very event, if there is one."""
+        same = ("request", "study", "ask", "query", "mechanism", "sensitivity", "sigma", "width")
+        found = self._db.execute(
+            f"SELECT seq, hash FROM entries WHERE kind = 'debit' AND {' AND '.join(f'{name} = ?' for name in same)}",
+            [getattr(content, name) for name in same],
+        ).fetchone()
+        return None if found is None else Receipt(found[0], content.request or "", found[1])
 
     def _require_unreleased(self, request: str) -> None:
         released = "SELECT seq FROM entries WHERE kind = 'release' AND request = ?"
@@ -303,8 +299,8 @@ class Ledger:
 
     @contextmanager
     def _transaction(self, act: str, mode: str = "IMMEDIATE") -> Iterator[None]:
-        with self._lock, _refusing(self.dataset, act):
-            if self._path is not None and _identity(self._path) != self._file:
+        with self._lock, refusing(self.dataset, act):
+            if self._path is not None and identity(self._path) != self._file:
                 raise broken(self.dataset, self._totals.head.seq, "the file was replaced while it was open")
             self._db.execute(f"BEGIN {mode}")
             try:
@@ -314,82 +310,3 @@ class Ledger:
                 with suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
-
-
-@contextmanager
-def _refusing(dataset: str, act: str) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError, OverflowError, UnicodeError) as error:
-        primary = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        fix = _FIXES.get(primary, _WRITABLE if isinstance(error, OSError) else "check the disk")
-        why = f"{getattr(error, 'sqlite_errorname', type(error).__name__)}: {error}"
-        raise distrust(dataset, f"it could not be {act} ({why}); {fix}; nothing is released until then") from error
-
-
-def _connect(path: Path, dataset: str) -> sqlite3.Connection:
-    db = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
-        uri=True,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    try:
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA fullfsync = ON")
-        found = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "journal_mode")]
-        if found != [FORMAT, "wal"]:
-            what = f"{path.name} is empty, foreign or of another version (format, journal: {found})"
-            raise distrust(dataset, f"{what}; {RESTORE}")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _create(path: Path, dataset: str, budget: Budget) -> None:
-    """Build the file aside and link it into place: never half a ledger, never over another process's."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    try:
-        with closing(sqlite3.connect(draft, isolation_level=None)) as db:
-            db.execute("PRAGMA synchronous = FULL")
-            _found(db, dataset, budget)
-            db.execute("PRAGMA journal_mode = WAL")
-        _sync(draft)
-        with suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _found(db: sqlite3.Connection, dataset: str, budget: Budget) -> None:
-    db.executescript(f"BEGIN;\n{_SCHEMA}\nPRAGMA user_version = {FORMAT};")
-    _append(db, GENESIS, _budget_entry(dataset, budget))
-    db.execute("COMMIT")
-
-
-def _budget_entry(dataset: str, budget: Budget) -> Entry:
-    epsilon, delta = float(budget.epsilon), float(budget.delta)
-    return Entry(kind=Kind.BUDGET.value, dataset=dataset, epsilon=epsilon, delta=delta)
-
-
-def _append(db: sqlite3.Connection, head: Head, content: Entry) -> Entry:
-    entry = chained(content, head, datetime.now(UTC).isoformat(timespec="milliseconds"))
-    db.execute(_INSERT, astuple(entry))
-    return entry
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -51,6 +51,7 @@ class Desk(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "ledger"
         self.budget = BUDGET
         self.paid: list[tuple[str, Event]] = []
+        self.debited: set[tuple[str, str, Event]] = set()
         self.released: dict[str, bytes] = {}
         self.sides_open = [self.reopened(), self.reopened()]
 
@@ -76,11 +77,14 @@ class Desk(RuleBasedStateMachine):
         act = partial(pay, self.sides_open[side], request, study, event)
         if request in self.released:
             refused(Reason.LEDGER, act)
+        elif (request, study, event) in self.debited:
+            return side, act()
         elif not self.admits(study, event):
             refused(Reason.BUDGET, act)
         else:
             receipt = act()
             self.paid.append((study, event))
+            self.debited.add((request, study, event))
             return side, receipt
         return multiple()
 
