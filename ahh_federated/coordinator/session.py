@@ -75,7 +75,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Session:
-    """One study over one link.  `record` is given every exchange, in order, before it is used."""
+    """One study over one link.  `record` is given every exchange, in order, before it is used.
+
+    A partner whose reply has not the form of a release has failed; in a replay (`strict`) it is a Breach: the record was changed.
+    """
 
     study: Study
     link: Link
@@ -83,6 +86,7 @@ class Session:
     watcher: Watcher
     run: str = ""
     exact: bool = False
+    strict: bool = False
     _fits: dict[str, Fit] = field(default_factory=dict)
 
     def outcomes(self) -> list[Outcome]:
@@ -127,22 +131,35 @@ class _Asking:
         parameters = {name: [float(value) for value in values] for name, values in query.parameters().items()}
         request = Request(session.study.digest, session.run, self.ask.id, number, query.kind, parameters)
         asked = [name for name, status in self.coverage.items() if status is Status.RELEASED]
-        replies = session.link.exchange(request, asked)
-        if set(replies) != set(asked):
+        received = session.link.exchange(request, asked)
+        if set(received) != set(asked):
             raise Breach("a link answers for exactly the partners that were asked")
+        sigma = 0 if session.exact else session.study.event(self.ask, line).sigma
+        decode = _strictly if session.strict else _leniently
+        decoded = {name: decode(reply, query, sigma, session.exact) for name, reply in received.items()}
+        replies = {name: reply for name, (reply, _) in decoded.items()}
         session.record(Exchange(request, replies))
         session.watcher.stepped(self.ask, number, replies)
         self.messages += 1
-        sigma = 0 if session.exact else session.study.event(self.ask, line).sigma
-        answers: dict[str, Answer | Status] = dict(self.coverage)
-        for name, reply in replies.items():
-            self.coverage[name] = reply.status
-            answers[name] = _decode(reply, query, sigma, session.exact)
+        self.coverage |= {name: reply.status for name, reply in replies.items()}
+        answers: dict[str, Answer | Status] = {**self.coverage, **{name: answer for name, (_, answer) in decoded.items()}}
         released = [name for name, status in self.coverage.items() if status is Status.RELEASED]
         if len(released) < session.study.minimum_partners:
             why = _reasons(replies.values())
             raise _TooFew(f"{len(released)} partners released, the study needs {session.study.minimum_partners} ({why})")
         return Round(query, answers)
+
+
+def _strictly(reply: Reply, query: Query, sigma: int, exact: bool) -> tuple[Reply, Answer | Status]:
+    return reply, _decode(reply, query, sigma, exact)
+
+
+def _leniently(reply: Reply, query: Query, sigma: int, exact: bool) -> tuple[Reply, Answer | Status]:
+    """One partner's fault is that partner's alone: it has failed, and the others' answers count."""
+    try:
+        return reply, _decode(reply, query, sigma, exact)
+    except Breach:
+        return Reply(reply.request, Status.FAILED), Status.FAILED
 
 
 def _decode(reply: Reply, query: Query, sigma: int, exact: bool) -> Answer | Status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -89,7 +90,38 @@ class Recorder:
                 raise Misuse(f"{out} cannot be written to ({error.strerror}): give a folder, new or old, as OUT") from None
             self._write(dump_header(header))
 
+    @classmethod
+    def resume(cls, header: Header, out: Path) -> Recorder:
+        """Go on with the transcript in `out` where a crash ended it, or begin one.
+
+        Raises:
+            Breach: when it is about another study or other partners.
+        """
+        path = out / TRANSCRIPT
+        if not path.exists() or b"\n" not in path.read_bytes():
+            return cls(header, out)
+        found, exchanges = cls.mended(path)
+        if dump_header(found) != dump_header(header):
+            raise Breach(f"{path.name} is about another study, or other partners, than the run that goes on")
+        recorder = cls(header, None)
+        recorder.exchanges = exchanges
+        recorder._file = path.open("a", encoding="utf-8")
+        return recorder
+
+    @staticmethod
+    def mended(path: Path) -> tuple[Header, list[Exchange]]:
+        """What a transcript holds, without a line that a crash cut short and without a last line: it is to be written again."""
+        lines = path.read_bytes().splitlines(keepends=True)
+        while lines and (not lines[-1].endswith(b"\n") or lines[-1].startswith(b'{"spending"')):
+            lines.pop()
+        os.truncate(path, sum(len(line) for line in lines))
+        header, exchanges, _ = read_transcript(path)
+        return header, exchanges
+
     def record(self, exchange: Exchange) -> None:
+        """Keep an exchange; one that a resumed run meets again is there already."""
+        if exchange.request.id in {each.request.id for each in self.exchanges}:
+            return
         self.exchanges.append(exchange)
         self._write(dump_exchange(exchange))
 
@@ -101,6 +133,7 @@ class Recorder:
         if self._file is not None:
             self._file.write(line)
             self._file.flush()
+            os.fsync(self._file.fileno())
 
     def __enter__(self) -> Self:
         return self

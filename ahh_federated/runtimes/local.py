@@ -11,10 +11,10 @@ import numpy as np
 from ahh_federated.core.cohorts import Cohort
 from ahh_federated.core.queries import Query, Rows
 from ahh_federated.core.releases import Status
-from ahh_federated.errors import Breach, Misuse
+from ahh_federated.errors import Misuse
 from ahh_federated.node.desk import Desk
 from ahh_federated.study import Study
-from ahh_federated.wire import Reply, Request
+from ahh_federated.wire import Reply, Request, checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +31,6 @@ class LocalLink:
     def exchange(self, request: Request, partners: Iterable[str]) -> Mapping[str, Reply]:
         data = request.to_bytes()
         return {name: checked(self.desks[name].answer(data, self.today), request) for name in partners}
-
-
-def checked(data: bytes, request: Request) -> Reply:
-    """A node's reply; `failed` when it cannot be read or answers another request."""
-    try:
-        reply = Reply.from_bytes(data)
-    except Breach:
-        return Reply(request.id, Status.FAILED)
-    return reply if reply.request == request.id else Reply(request.id, Status.FAILED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def replay(folder: Path | str, watcher: Watcher | None = None) -> Results:
     """Recompute every number of an earlier run from its transcript alone."""
     header, exchanges, spending = read_transcript(Path(folder) / TRANSCRIPT)
     link = ReplayLink(header, exchanges)
-    session = Session(header.study, link, lambda exchange: None, watcher or Silent(), header.run, header.exact)
+    session = Session(header.study, link, lambda exchange: None, watcher or Silent(), header.run, header.exact, strict=True)
     return Results(header, session.outcomes(), exchanges, spending, VERSION)
 
 

@@ -32,6 +32,8 @@ class Study:
     version: int
     consortium: str
     minimum_partners: int
+    round_deadline: float
+    approval_hours: float
     expires: date
     data: str
     requester: str
@@ -132,6 +134,8 @@ def parse_study(content: Mapping[str, Any]) -> Study:
         version=about.integer("version", 1, 10**6),
         consortium=about.name("consortium"),
         minimum_partners=about.integer("minimum_partners", 1, 1000),
+        round_deadline=about.number("round_deadline", 0.0, 86_400.0, default=600.0, example="600"),
+        approval_hours=about.number("approval_hours", 0.0, 8_760.0, default=72.0, example="72"),
         expires=about.day("expires"),
         data=about.choice("data", ("real", "synthetic", "public"), default="real"),
         requester=requester.text("name"),

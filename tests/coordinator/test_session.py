@@ -17,9 +17,9 @@ from ahh_federated.coordinator.session import Outcome, Session, Silent
 from ahh_federated.coordinator.transcript import Exchange, Header
 from ahh_federated.core.releases import Status
 from ahh_federated.errors import AhhError, Breach
-from ahh_federated.runtimes.local import ExactLink, LocalLink, checked
+from ahh_federated.runtimes.local import ExactLink, LocalLink
 from ahh_federated.study import Study
-from ahh_federated.wire import Reply, Request
+from ahh_federated.wire import Reply, Request, checked
 from tests.study.samples import QUIET, TODAY, cohort, desk, small
 
 STUDY = small(*QUIET)
@@ -115,10 +115,10 @@ def test_too_few_partners_end_the_ask_and_its_evaluation() -> None:
 def test_what_is_recorded_is_recorded_before_it_is_used() -> None:
     recorded: list[Exchange] = []
     wrong = only("north", "size", 0, lambda request, reply: dataclasses.replace(reply, sigma=reply.sigma + 1))
-    session = Session(STUDY, Bent(STUDY, wrong), recorded.append, Silent(), "+seed3")
+    session = Session(STUDY, Bent(STUDY, wrong), recorded.append, Silent(), "+seed3", strict=True)
     with pytest.raises(Breach):
         session.outcomes()
-    assert [exchange.request.ask for exchange in recorded] == ["children", "size"]
+    assert [exchange.request.ask for exchange in recorded] == ["children"]
 
 
 LIES: dict[str, Callable[[Request, Reply], Reply | None]] = {
@@ -135,11 +135,21 @@ LIES: dict[str, Callable[[Request, Reply], Reply | None]] = {
 }
 
 
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("lie", [lie for lie in LIES if lie != "no reply"])
 @pytest.mark.parametrize(("ask", "step"), [("children", 0), ("model", 2), ("model", 4)])
-def test_a_lie_about_the_form_is_a_breach(lie: str, ask: str, step: int) -> None:
+def test_a_partner_that_lies_about_the_form_has_failed_alone(lie: str, ask: str, step: int) -> None:
+    found, _, recorded = outcomes(only("north", ask, step, LIES[lie]))
+    assert found[ask].coverage == {"east": Status.RELEASED, "north": Status.FAILED, "south": Status.RELEASED}
+    assert found[ask].answer is not None
+    reply = next(each for each in recorded if (each.request.ask, each.request.step) == (ask, step)).replies["north"]
+    assert (reply.status, reply.cells, reply.exact) == (Status.FAILED, None, None)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_in_a_replay_it_is_a_breach(lie: str) -> None:
+    link = Bent(STUDY, only("north", "model", 2, LIES[lie]))
     with pytest.raises(Breach):
-        outcomes(only("north", ask, step, LIES[lie]))
+        Session(STUDY, link, lambda exchange: None, Silent(), "+seed3", strict=True).outcomes()
 
 
 def test_a_link_that_answers_for_others_is_a_breach() -> None:

@@ -66,7 +66,8 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
 
 def replayed(path: Path) -> Results:
     header, exchanges, spending = read_transcript(path)
-    session = Session(header.study, ReplayLink(header, exchanges), lambda exchange: None, Silent(), header.run, header.exact)
+    link = ReplayLink(header, exchanges)
+    session = Session(header.study, link, lambda exchange: None, Silent(), header.run, header.exact, strict=True)
     return Results(header, session.outcomes(), exchanges, spending, "test")
 
 
