@@ -88,7 +88,11 @@ class Recorder:
                 self._file = (Path(out) / TRANSCRIPT).open("w", encoding="utf-8")
             except OSError as error:
                 raise Misuse(f"{out} cannot be written to ({error.strerror}): give a folder, new or old, as OUT") from None
-            self._write(dump_header(header))
+            try:
+                self._write(dump_header(header))
+            except BaseException:
+                self._file.close()
+                raise
 
     @classmethod
     def resume(cls, header: Header, out: Path) -> Recorder:

@@ -8,11 +8,15 @@ import flwr
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
 
 from ahh_federated.core.releases import Status
+from ahh_federated.errors import Misuse
 from ahh_federated.runtimes.flower.apps import GridLink, client_app
 from ahh_federated.runtimes.flower.inprocess import InProcessGrid
-from ahh_federated.runtimes.flower.private import become_task, name_message, through_the_wire
+from ahh_federated.runtimes.flower.private import name_message, task, through_the_wire
+from ahh_federated.runtimes.flower.private_link import superlink_app
 from ahh_federated.wire import Reply, Request
 
 REQUEST = Request("digest", "", "ask", 0, "count/1", {})
@@ -32,8 +36,14 @@ class Desk:
 
 def link(**answers) -> GridLink:
     desks = {name: Desk(answer) for name, answer in answers.items()}
-    app = client_app(lambda context: desks[str(context.node_config["partner"])], lambda: date(2026, 1, 1))
+    app = client_app(lambda context, data: desks[str(context.node_config["partner"])].answer(data, date(2026, 1, 1)))
     return GridLink(InProcessGrid(app, desks), timeout=5.0)
+
+
+@pytest.fixture(autouse=True)
+def one_task():
+    with task(1):
+        yield
 
 
 def test_flower_is_the_pinned_version():
@@ -41,7 +51,6 @@ def test_flower_is_the_pinned_version():
 
 
 def test_a_message_survives_serialisation_bit_for_bit():
-    become_task(1)
     data = bytes(range(256)) * 50
     sent = Message(RecordDict({"ahh": ConfigRecord({"bytes": data})}), 7, "query.ahh", group_id="g")
     name_message(sent, "abc")
@@ -96,6 +105,24 @@ def test_no_exception_text_crosses_the_grid():
     (reply,) = grid.send_and_receive([message])
     assert reply.has_error()
     assert "Janssens" not in repr(reply.error)
+
+
+def test_two_runs_at_once_are_refused():
+    with pytest.raises(Misuse, match="another run over Flower"), task(2):
+        pass
+
+
+def test_the_bookkeeping_that_is_left_out_is_still_flowers():
+    for name in ("store_traffic", "add_clientapp_runtime", "_cleanup_expired_task_tokens"):
+        assert callable(getattr(SqlLinkState, name))
+
+
+def test_the_superlink_application_keeps_its_authentication(tmp_path):
+    app, state = superlink_app(str(tmp_path / "flower.db"))
+    assert len(app.user_middleware) == 3
+    assert NodeAuthMiddleware in [each.cls for each in app.user_middleware]
+    assert app.state.enable_supernode_auth
+    state.close()
 
 
 def test_telemetry_is_off():

@@ -7,14 +7,14 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from ahh_federated.coordinator.session import Link
 from ahh_federated.node.desk import Desk
-from ahh_federated.runtimes.flower.apps import client_app, server_app
-from ahh_federated.runtimes.flower.private import CLIENT_RAISED, NodeInfo, Run, become_task, name_message, through_the_wire
+from ahh_federated.runtimes.flower.apps import GridLink, client_app, server_app
+from ahh_federated.runtimes.flower.private import NodeInfo, Run, failed, name_message, task, through_the_wire
 
 _TIMEOUT = 600.0  # seconds; in one process a node that does not answer has raised
 
@@ -25,7 +25,6 @@ class InProcessGrid(Grid):
     def __init__(self, app: ClientApp, partners: Iterable[str]) -> None:
         self._app = app
         self._run = Run.create_empty(run_id=secrets.randbits(62))
-        become_task(self._run.run_id)
         self._names = {_node_id(name): name for name in partners}
         self._contexts = {
             node_id: Context(self._run.run_id, node_id, {"partner": name}, RecordDict(), {})
@@ -64,7 +63,7 @@ class InProcessGrid(Grid):
             reply = self._app(through_the_wire(message), self._contexts[message.metadata.dst_node_id])
             return through_the_wire(reply)
         except Exception:  # its text could quote a patient: only a code crosses
-            return Message(Error(CLIENT_RAISED), reply_to=message)
+            return failed(message)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         return [self._replies.pop(each) for each in list(message_ids) if each in self._replies]
@@ -86,9 +85,10 @@ def run_in_process(desks: Mapping[str, Desk], today: date, run: Callable[[Link],
         run: called with the link, inside the ServerApp.
     """
 
-    def desk_of(context: Context) -> Desk:
-        return desks[str(context.node_config["partner"])]
+    def answer(context: Context, data: bytes) -> bytes:
+        return desks[str(context.node_config["partner"])].answer(data, today)
 
-    grid = InProcessGrid(client_app(desk_of, lambda: today), desks)
+    grid = InProcessGrid(client_app(answer), desks)
     context = Context(grid.run.run_id, 1, {}, RecordDict(), {})
-    server_app(run, _TIMEOUT)(grid=grid, context=context)
+    with task(grid.run.run_id):
+        server_app(lambda grid: run(GridLink(grid, _TIMEOUT)))(grid=grid, context=context)
