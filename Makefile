@@ -3,11 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow static check format clean
+.PHONY: demo federation test test-slow static check format clean
 
 demo: $(VENV)/.demo
 	rm -rf demo-output
 	$(BIN)/python examples/demo.py --out demo-output
+
+federation: $(VENV)/.demo
+	$(BIN)/python examples/federation/run.py --out federation-output
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
@@ -28,7 +31,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo-output build *.egg-info
+	rm -rf $(VENV) demo-output federation-output build *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ahh_federated.errors import AhhError, Breach, Misuse, Refusal, Unreachable
     from ahh_federated.lab.estimators import LogisticRegression, load_model
     from ahh_federated.lab.quoting import quote
+    from ahh_federated.lab.remote import connect
     from ahh_federated.lab.studies import replay, run
     from ahh_federated.study import open_study
 
@@ -33,6 +34,7 @@ _HOMES = {
     "Misuse": "errors",
     "Refusal": "errors",
     "Unreachable": "errors",
+    "connect": "lab.remote",
     "load_model": "lab.estimators",
     "open_study": "study",
     "quote": "lab.quoting",
@@ -48,6 +50,7 @@ __all__ = [
     "Refusal",
     "Unreachable",
     "__version__",
+    "connect",
     "load_model",
     "open_study",
     "quote",

@@ -32,7 +32,7 @@ class Key:
 
     @classmethod
     def create(cls, path: Path) -> Key:
-        """Make a key and write it to `path` for its owner alone.  Raises Misuse when there is a file already."""
+        """Make a key and write it to `path` in PEM, for its owner alone.  Raises Misuse when there is a file already."""
         private = ec.generate_private_key(ec.SECP256R1())
         text = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         try:

@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
+from ahh_federated.cli import coordinator_parser, node_parser, researcher_parser
 from ahh_federated.errors import AhhError, Refusal
 from ahh_federated.version import VERSION
 
@@ -18,9 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status is 0, 2 for a misuse or a broken file, 3 for a refusal."""
     parsed = parser().parse_args(arguments)
     try:
-        from ahh_federated.cli import verbs  # brings pandas and the plots: not for --help
-
-        return int(getattr(verbs, parsed.verb)(parsed))
+        module = import_module(f"ahh_federated.cli.{parsed.module}")  # what a verb needs is loaded for that verb only
+        return int(getattr(module, parsed.verb)(parsed))
     except Refusal as error:
         print(f"ahh: refused: {error}", file=sys.stderr)
         return REFUSED
@@ -39,12 +40,16 @@ def parser() -> argparse.ArgumentParser:
     """All verbs and options; tests hold the manual against it."""
     top = argparse.ArgumentParser(prog="ahh", description="Federated statistics and risk models under differential privacy.")
     top.add_argument("--version", action="version", version=f"ahh {VERSION}")
+    top.set_defaults(module="verbs")
     verb = top.add_subparsers(required=True, metavar="VERB")
     _quote(verb)
     _run(verb)
     _replay(verb)
     _report(verb)
     _ledger(verb)
+    researcher_parser.add(verb)
+    node_parser.add(verb)
+    coordinator_parser.add(verb)
     return top
 
 
@@ -57,11 +62,11 @@ def _quote(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(verb: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    one = verb.add_parser("run", help="run a study on tables that lie on this machine")
+    one = verb.add_parser("run", help="run a study on tables that lie on this machine, or at a coordinator")
     one.add_argument("study", type=Path, metavar="STUDY.toml")
-    one.add_argument(
-        "--partners", type=Path, required=True, metavar="DIR", help="a folder with one CSV or Parquet table per partner"
-    )
+    where = one.add_mutually_exclusive_group(required=True)
+    where.add_argument("--partners", type=Path, metavar="DIR", help="a folder with one CSV or Parquet table per partner")
+    where.add_argument("--coordinator", metavar="NAME", help="submit it there, follow it, and fetch the answers")
     one.add_argument("--out", type=Path, required=True, metavar="OUT", help="where report, results, model and transcript go")
     one.add_argument("--engine", choices=("local", "flower"), default="local", help="direct calls, or Flower's messages")
     one.add_argument("--seed", type=int, default=None, metavar="N", help="fixed noise; synthetic or public data only")

@@ -42,6 +42,8 @@ def quote(asked: argparse.Namespace) -> int:
 
 def run(asked: argparse.Namespace) -> int:
     """Run, show progress and the main numbers, write the outputs."""
+    if asked.coordinator is not None:
+        return _run_there(asked)
     console = Console()
     errors = Console(stderr=True)
     study = open_study(asked.study)
@@ -61,6 +63,14 @@ def run(asked: argparse.Namespace) -> int:
         errors.print(f"[yellow]refused[/] {escape(message)}", highlight=False)
     show(console, results, asked.out)
     return 0 if any(ask["status"] == "released" for ask in results.data["asks"]) else 3
+
+
+def _run_there(asked: argparse.Namespace) -> int:
+    from ahh_federated.cli import researcher_verbs
+
+    if asked.seed is not None or asked.exact or asked.engine != "local":
+        raise Misuse("--seed, --exact and --engine are for tables on this machine: leave them out with --coordinator")
+    return researcher_verbs.run(asked)
 
 
 def show(console: Console, results: StudyResults, out: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_verb_and_option_is_in_the_manual(verbs: tuple[str, ...]) -> None:
 
 def test_the_manual_names_no_option_that_is_gone() -> None:
     known = {option for each in PARSERS.values() for action in each._actions for option in action.option_strings}
-    assert set(re.findall(r"(?<![\w-])--[a-z]+", COMMAND_LINE)) <= known
+    assert set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", COMMAND_LINE)) <= known
 
 
 def test_help_shows_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,11 +153,14 @@ def test_the_policys_keys_are_in_the_manual() -> None:
 def test_the_manual_shows_the_policy_that_a_node_writes(tmp_path: Path) -> None:
     import tomllib
 
+    from ahh_federated.node.home import create_home
     from ahh_federated.node.policy import read_policy
 
     read_policy(tmp_path / "policy.toml")
-    shown = COMMAND_LINE.partition("```toml\n")[2].partition("```")[0]
-    assert tomllib.loads(shown) == tomllib.loads((tmp_path / "policy.toml").read_text())
+    limits, network = re.findall(r"```toml\n(.*?)```", COMMAND_LINE, re.DOTALL)
+    assert tomllib.loads(limits) == tomllib.loads((tmp_path / "policy.toml").read_text())
+    written = create_home(tmp_path / "node", "hospital-zas").policy_path.read_text()
+    assert tomllib.loads(limits + network) == tomllib.loads(written)
 
 
 def test_the_readmes_commands_exist() -> None:

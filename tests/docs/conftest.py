@@ -43,6 +43,8 @@ def workspace(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         place = tmp_path / "workspace"
         shutil.copytree(demo, place)
         monkeypatch.chdir(place)
+        for variable in ("AHH_CONFIG", "AHH_COORDINATOR_HOME", "AHH_NODE_HOME"):
+            monkeypatch.setenv(variable, str(tmp_path / variable))
         return place
 
     return fresh

@@ -11,6 +11,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(.*)$")
 SHELLS = {"bash", "sh", "shell", "zsh", "shell-session"}
+ELSEWHERE = {  # pages whose commands need a federation, and the tests that run them
+    "docs/tutorial-federation.md": "tests/federation/test_example.py",  # with eight nodes, by the script that it describes
+    "docs/coordinator.md": "tests/docs/test_role_pages.py",
+    "docs/partner-it.md": "tests/docs/test_role_pages.py",
+    "docs/researcher.md": "tests/docs/test_role_pages.py",
+}
 
 
 def pages() -> list[Path]:
@@ -72,17 +78,22 @@ class Command:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """Every line of a console block that begins with a dollar sign, with the output lines below it."""
+    """The commands of every console block of a page."""
     for block in blocks(page, "console"):
-        shown: list[tuple[int, str, list[str]]] = []
-        for number, line in enumerate(block.text.splitlines(), start=block.line + 1):
-            if line.startswith("$ "):
-                shown.append((number, line[2:], []))
-            else:
-                assert shown, f"{name(page)}:{number}: a console block begins with a command, a line that starts with `$ `"
-                shown[-1][2].append(line)
-        for number, text, output in shown:
-            yield Command(page, tuple(shlex.split(text)), tuple(output), number)
+        yield from commands_of(block)
+
+
+def commands_of(block: Block) -> Iterator[Command]:
+    """Every line of a console block that begins with a dollar sign, with the output lines below it."""
+    shown: list[tuple[int, str, list[str]]] = []
+    for number, line in enumerate(block.text.splitlines(), start=block.line + 1):
+        if line.startswith("$ "):
+            shown.append((number, line[2:], []))
+        else:
+            assert shown, f"{name(block.page)}:{number}: a console block begins with a command, a line that starts with `$ `"
+            shown[-1][2].append(line)
+    for number, text, output in shown:
+        yield Command(block.page, tuple(shlex.split(text)), tuple(output), number)
 
 
 def links(page: Path) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ahh_federated.cli.main import main
-from tests.docs.pages import ROOT, SHELLS, Command, blocks, commands, name, pages
+from tests.architecture.test_manual import PARSERS
+from tests.docs.pages import ELSEWHERE, ROOT, SHELLS, Command, blocks, commands, name, pages
 
 EXTRAS = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
@@ -69,11 +70,20 @@ def run_one(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
             pytest.fail(f"{command}: a shown command begins with ahh, python, make, pip or git")
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if list(commands(page))], ids=name)
+HERE = [page for page in pages() if list(commands(page)) and name(page) not in ELSEWHERE]
+
+
+@pytest.mark.parametrize("page", HERE, ids=name)
 def test_the_shown_commands_work(page: Path, workspace: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:
     workspace()
     for command in commands(page):
         run_one(command, capsys)
+
+
+@pytest.mark.parametrize("page", ELSEWHERE)
+def test_a_page_that_is_run_elsewhere_is_run_there(page: str) -> None:
+    assert list(commands(ROOT / page))
+    assert Path(page).name in (ROOT / ELSEWHERE[page]).read_text()
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)
@@ -83,9 +93,12 @@ def test_no_command_hides_in_another_kind_of_block(page: Path) -> None:
     assert [str(block) for block in hidden] == []
 
 
-def test_the_manual_shows_every_verb_at_work() -> None:
-    shown = {command.words[1] for command in commands(ROOT / "docs" / "command-line.md") if command.words[0] == "ahh"}
-    assert {"quote", "run", "replay", "report", "ledger"} <= shown
+def test_every_verb_is_shown_at_work() -> None:
+    """On one page or another, all of which are run."""
+    shown = [command.words[1:] for page in pages() for command in commands(page) if command.words[0] == "ahh"]
+    leaves = {verbs for verbs in PARSERS if not any(other[:-1] == verbs for other in PARSERS if other)}
+    assert len(leaves) > 40
+    assert {verbs for verbs in leaves if not any(words[: len(verbs)] == verbs for words in shown)} == set()
 
 
 def test_a_command_that_fails_is_noticed(workspace: Callable[[], Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,7 @@
-"""The Python blocks of a page run, one after the other, in the folder that `make demo` leaves."""
+"""The Python blocks of a page run, one after the other, in the folder that `make demo` leaves.
+
+Those of docs/researcher.md run in test_role_pages.py, between its commands.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ def test_the_tour_names_every_public_word() -> None:
 
     text = (ROOT / "docs" / "python.md").read_text()
     assert [word for word in ahh.__all__ if f"ahh.{word}" not in text and f"`{word}`" not in text] == []
-    assert "Twelve words" in text
-    assert len(ahh.__all__) == 12
+    assert "Thirteen words" in text
+    assert len(ahh.__all__) == 13
 
 
 def test_the_answers_have_the_keys_that_the_tour_names(demo: Path) -> None:

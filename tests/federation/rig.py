@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 
 from ahh_federated.coordinator import home as coordinator_home
@@ -77,10 +78,9 @@ class Federation:
         self.roster = Roster(self.coordinator.database)
 
     def found(self, children: int = 8000) -> None:
-        """Write the tables, and make and enrol a node for each partner; the coordinator must be up."""
-        write_partners(self.root / "tables", children=children, seed=7)
-        tables = dict(zip(self.names, sorted((self.root / "tables").glob("*.csv")), strict=False))
-        for name, table in tables.items():
+        """Write the tables and make a node for each partner."""
+        tables = write_partners(self.root / "tables", children=children, seed=7).values()
+        for name, table in zip(self.names, cycle(sorted(tables)), strict=False):
             node = node_home.create_home(self.root / "nodes" / name, name)
             node.connect(file_source(table))
             allow(node.policy_path, [*study().columns, "recorded"])

@@ -9,7 +9,8 @@ import pytest
 
 from ahh_federated.core.costs import Budget
 from ahh_federated.errors import Misuse
-from ahh_federated.node.policy import Policy, read_policy
+from ahh_federated.node.policy import Policy, allow, read_policy, write_policy
+from tests.study.samples import small
 
 GOOD = "[budget]\nepsilon = 4\ndelta = 1e-5\n\n[cohort]\nminimum = 10\n"
 
@@ -94,3 +95,47 @@ def test_no_rights(path: Path) -> None:
     path.chmod(0)
     with pytest.raises(Misuse, match="Permission denied"):
         read_policy(path)
+
+
+NETWORK = GOOD + '\n[columns]\nallowed = ["sex", "bmi"]\n\n[requesters]\norganisations = ["A university"]\n'
+
+
+def test_columns_and_organisations(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text(NETWORK)
+    policy = read_policy(path)
+    assert policy.columns == {"sex", "bmi"}
+    assert policy.organisations == ("A university",)
+    assert policy.forbidden(small()) == ["smoked", "weight", "seen"]
+    assert policy.objections(small()) == [
+        "it asks for columns outside the policy (smoked, weight, seen): add them to columns.allowed in policy.toml"
+    ]
+    elsewhere = small(('organisation = "A university"', 'organisation = "A firm"'))
+    assert [each[:33] for each in policy.objections(elsewhere)][1:] == ["the organisation 'A firm' may not"]
+
+
+def test_without_the_tables_all_columns_and_any_organisation(path: Path) -> None:
+    policy = read_policy(path)
+    assert policy.objections(small()) == policy.forbidden(small()) == []
+
+
+def test_a_nodes_first_rules_allow_no_column(path: Path) -> None:
+    write_policy(path, allowed=())
+    policy = read_policy(path)
+    assert (policy.data, policy.columns, policy.organisations) == ("real", frozenset(), ())
+    assert policy.forbidden(small()) == ["sex", "smoked", "weight", "bmi", "seen"]
+    allow(path, ['odd "name"', "bmi"])
+    assert read_policy(path).columns == {'odd "name"', "bmi"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (NETWORK.replace("allowed", "alowed"), "columns.allowed is missing"),
+        (NETWORK.replace('["sex", "bmi"]', '"all"'), "columns.allowed is not a list of texts"),
+        (NETWORK.replace("organisations", "organisation"), "requesters.organisation is not a known key"),
+        (NETWORK.replace("[requesters]", "[requester]"), "requester is not a known key: did you mean requesters?"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_never_all(path: Path, text: str, says: str) -> None:
+    assert says in complaint(path, text)
