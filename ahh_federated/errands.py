@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,8 @@ PROPOSE, ASK = "propose", "ask"
 _CALL, _RECEIPT, _CHECKPOINT, _STANDING = "ahh-call/1", "ahh-receipt/1", "ahh-checkpoint/1", "ahh-standing/1"
 _REASONS = ("", *Reason)
 _MOST_KEPT = 1000
+_MOST_ANCESTORS = 100
+_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})(\.[0-9A-Za-z.+-]{1,50})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,15 @@ class Checkpoint:
     """A node's word on its ledger: the last entry, and what all entries together have cost.
 
     `mu_squared` and `slack` are rounded up; `epsilon` is the same at `delta_limit`.  Whoever keeps it can tell later that a
-    ledger which lacks this entry is an older copy.
+    ledger which lacks this entry is an older copy; `ancestors`, earlier entries with the beginnings of their hashes, then tell
+    how much older.
     """
 
     node: str
+    public: str
     seq: int
     hash: str
+    ancestors: tuple[tuple[int, str], ...]
     mu_squared: float
     slack: float
     epsilon: float
@@ -44,31 +50,32 @@ class Checkpoint:
     def signed(self, key: Key) -> Checkpoint:
         return replace(self, signature=key.sign(_CHECKPOINT, self._spelled()))
 
-    def check(self, public: str) -> None:
-        """Raises Breach unless the owner of this public key is the node and signed it."""
-        if fingerprint(public) != self.node:
+    def check(self) -> None:
+        """Raises Breach unless the node it names signed it."""
+        if fingerprint(self.public) != self.node:
             raise Breach("a checkpoint is of another node than it is said to be of")
-        verify(public, _CHECKPOINT, self._spelled(), self.signature)
+        verify(self.public, _CHECKPOINT, self._spelled(), self.signature)
 
     def _spelled(self) -> bytes:
         return dump({name: value for name, value in self.to_json().items() if name != "signature"})
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+        content = {name: getattr(self, name) for name in self.__slots__}
+        return {**content, "ancestors": [list(each) for each in self.ancestors]}
 
     @classmethod
     def from_json(cls, content: Any) -> Checkpoint:
         if not isinstance(content, Mapping) or set(content) != set(cls.__slots__):
             raise Breach("a checkpoint names a node, its last entry and what is spent")
-        texts = [content[name] for name in ("node", "hash", "signature")]
+        texts = [content[name] for name in ("node", "public", "hash", "signature")]
         numbers = [content[name] for name in ("mu_squared", "slack", "epsilon", "epsilon_limit", "delta_limit")]
-        if not all(isinstance(each, str) and len(each) <= 200 for each in texts):
+        if not all(isinstance(each, str) and len(each) <= 400 for each in texts):
             raise Breach("a checkpoint has short texts")
         if not all(type(each) is float and math.isfinite(each) and each >= 0 for each in numbers):
             raise Breach("a checkpoint has finite numbers with a decimal point")
-        if type(content["seq"]) is not int or not 0 <= content["seq"] < 2**53:
+        if not _is_entry(content["seq"]):
             raise Breach("a checkpoint has the number of an entry")
-        return cls(**content)
+        return cls(**{**content, "ancestors": _ancestors(content["ancestors"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +147,9 @@ class Receipt:
             raise Breach("a receipt is for another call, or of another node")
         verify(public, _RECEIPT, self._spelled(), self.signature)
         if self.checkpoint is not None:
-            self.checkpoint.check(public)
+            if self.checkpoint.node != self.node:
+                raise Breach("a receipt holds another node's checkpoint for its own")
+            self.checkpoint.check()
 
     def _spelled(self) -> bytes:
         return replace(self, signature="").to_bytes()
@@ -196,11 +205,25 @@ class Standing:
 
 def compatible(theirs: str, mine: str = VERSION) -> bool:
     """Versions work together when they differ by one minor version at most."""
-    try:
-        (major, minor), (my_major, my_minor) = ([int(part) for part in each.split(".")[:2]] for each in (theirs, mine))
-    except ValueError:
+    found = [_VERSION.fullmatch(each) for each in (theirs, mine)]
+    if found[0] is None or found[1] is None:
         return False
+    (major, minor), (my_major, my_minor) = ((int(each[1]), int(each[2])) for each in found if each)
     return major == my_major and abs(minor - my_minor) <= 1
+
+
+def _is_entry(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def _ancestors(content: Any) -> tuple[tuple[int, str], ...]:
+    if not isinstance(content, list) or len(content) > _MOST_ANCESTORS:
+        raise Breach("the ancestors of an entry are a short list")
+    for each in content:
+        fine = isinstance(each, list) and len(each) == 2 and _is_entry(each[0]) and isinstance(each[1], str)
+        if not fine or len(each[1]) > 64:
+            raise Breach("an ancestor is the number of an entry and the beginning of its hash")
+    return tuple((seq, start) for seq, start in content)
 
 
 def _body(value: Any) -> bytes:

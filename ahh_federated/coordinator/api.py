@@ -30,11 +30,12 @@ from starlette.routing import Route
 
 from ahh_federated.audit import Audit, Fact
 from ahh_federated.coordinator.home import CoordinatorHome
-from ahh_federated.coordinator.queue import LARGEST, Queue, Queued, State
+from ahh_federated.coordinator.queue import Queue, Queued, State
 from ahh_federated.coordinator.roster import JOIN, Partner, Roster
 from ahh_federated.coordinator.throttle import WINDOW, Throttle
 from ahh_federated.errors import Breach, Misuse, Unreachable
 from ahh_federated.identity import verify
+from ahh_federated.study import LARGEST, read_canonical
 from ahh_federated.version import VERSION
 
 PREFIX = "/ahh/v1"
@@ -126,6 +127,10 @@ class _Desk:
         return _json({"consortium": self.home.name, "partner": partner.name, "roster": members})
 
     def submit(self, asked: _Asked) -> Response:
+        study = read_canonical(asked.body)
+        if study.consortium != self.home.name:
+            fix = "correct `consortium`, and raise `version`"
+            raise Misuse(f"the study {study.id} is of the consortium {study.consortium}, and this is {self.home.name}: {fix}")
         queued = self.queue.submit(asked.body, asked.by)
         self._note("submit", researcher=asked.by, study=queued.id, digest=queued.digest)
         return _json(self._shown(queued, asked.by))

@@ -99,8 +99,9 @@ class Post:
     def _call(self, action: str, study: str, body: bytes, name: str) -> Call:
         node = fingerprint(self.roster[name])
         kept: tuple[Checkpoint, ...] = ()
-        if action == PROPOSE:  # a node keeps the newest of the others, and finds in its own how far it is behind
-            kept = (*self.witness.history(node), *(each for each in self.witness.all() if each.node != node))
+        if action == PROPOSE:  # for this node to keep, in case they are lost here
+            members = {fingerprint(public) for public in self.roster.values()}
+            kept = tuple(each for each in self.witness.all() if each.node != node and each.node in members)
         return Call(self.consortium, action, study, secrets.token_hex(16), body, self.witness.latest(node), kept)
 
     def _collect(self, waiting: Mapping[str, _Errand], found: dict[str, bytes | Status]) -> None:
@@ -130,11 +131,12 @@ class Post:
             self.witness.keep(mine)
         elif _released(receipt.body):
             raise Breach("a release came without a checkpoint of the ledger that paid for it")
-        publics = {fingerprint(public): public for public in self.roster.values()}
-        for each in receipt.kept:  # what another coordinator made this node keep is not its fault
-            with suppress(Breach, KeyError):
-                each.check(publics[each.node])
-                self.witness.keep(each)
+        members = {fingerprint(public) for public in self.roster.values()}
+        for each in receipt.kept:  # what is wrong with them may not be this node's fault
+            if each.node in members:
+                with suppress(Breach):
+                    each.check()
+                    self.witness.keep(each)
 
 
 @dataclass(slots=True)

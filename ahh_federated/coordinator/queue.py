@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, final
 
 from ahh_federated.coordinator.database import Database, now
 from ahh_federated.errors import Misuse
-from ahh_federated.study import Study, canonical, parse_study
+from ahh_federated.study import read_canonical
 
-LARGEST = 1 << 20  # bytes of a study
 MOST_A_DAY = 100  # studies of one researcher
 _LEAST_PREFIX = 6
 
@@ -155,28 +154,6 @@ class Queue:
 
     def close(self) -> None:
         self._db.close()
-
-
-def read_canonical(content: bytes) -> Study:
-    """The study that canonical JSON spells, whose SHA-256 is its digest.
-
-    Raises:
-        Misuse: when it is anything else, or is spelled in another way.
-    """
-    if len(content) > LARGEST:
-        raise Misuse("a study is larger than a megabyte: a study file is a page or two")
-    try:
-        parsed = json.loads(content)
-        about = parsed["study"]
-        study = parse_study({**parsed, "study": {**about, "expires": date.fromisoformat(about["expires"])}})
-        spelled = canonical(study.content)
-    except Misuse:
-        raise
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-        raise Misuse("this is not a study as canonical JSON: submit the study file with `ahh submit`") from None
-    if spelled != content:
-        raise Misuse("this study is not in its canonical form: submit the study file with `ahh submit`")
-    return study
 
 
 _Some = TypeVar("_Some", bound=Named)

@@ -15,15 +15,15 @@ from typing import Any, Protocol
 
 from ahh_federated.coordinator.home import CoordinatorHome
 from ahh_federated.coordinator.post import Carrier, Post, SignedLink
-from ahh_federated.coordinator.queue import Queue, Queued, State, read_canonical
+from ahh_federated.coordinator.queue import Queue, Queued, State
 from ahh_federated.coordinator.roster import Roster
 from ahh_federated.coordinator.session import Link, Outcome, Session
 from ahh_federated.coordinator.transcript import TRANSCRIPT, Exchange, Header, Recorder, Spending
 from ahh_federated.coordinator.witness import Witness
 from ahh_federated.core.releases import Status
 from ahh_federated.errands import Standing
-from ahh_federated.errors import AhhError, Breach
-from ahh_federated.study import Ask, Study
+from ahh_federated.errors import AhhError, Breach, Unreachable
+from ahh_federated.study import Ask, Study, read_canonical
 from ahh_federated.wire import Reply, Request
 
 _PROPOSING = 20.0  # seconds a proposal waits for a node
@@ -80,6 +80,9 @@ class Service:
             self.engine.run(lambda carrier: self._work(queued, study, carrier))
         except Halted:
             return
+        except (Unreachable, OSError) as error:  # the machine's fault, not the study's
+            self.tell(f"{queued.id}: {error}; trying again")
+            self._due[queued.digest] = time.monotonic() + _LONGEST
         except AhhError as error:
             self._fail(queued, str(error))
         except Exception as error:  # the kind is enough for the researcher
@@ -128,7 +131,7 @@ class Service:
         self.queue.note(queued.digest, _progress(study, {name: _words(each) for name, each in standings.items()}))
         hours = timedelta(hours=study.approval_hours)
         over = datetime.now(UTC) - datetime.fromisoformat(queued.submitted) > hours
-        if standings and (over or not undecided):
+        if over or (standings and not undecided):
             if len(approved) >= study.minimum_partners:
                 return approved
             raise Breach(f"{len(approved)} partners approved, the study needs {study.minimum_partners}")

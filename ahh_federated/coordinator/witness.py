@@ -1,4 +1,4 @@
-"""The checkpoints of every node's ledger: what tells later that a ledger is an older copy.
+"""The newest checkpoint of every node's ledger: what tells later that a ledger is an older copy.
 
 What a node has spent never shrinks, so the newest checkpoint is the one with the most spent, then the highest entry.  Entries
 alone would not do: a ledger that was restored and burned what it lost goes on from a lower entry.
@@ -12,16 +12,9 @@ from pathlib import Path
 from typing import Any, final
 
 from ahh_federated.coordinator.database import Database
-from ahh_federated.errands import Checkpoint
+from ahh_federated.errands import Checkpoint, newest
 
-MOST = 500  # kept of one node
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS checkpoints (
-    node TEXT NOT NULL, seq INTEGER NOT NULL, hash TEXT NOT NULL, mu_squared REAL NOT NULL, content TEXT NOT NULL,
-    PRIMARY KEY (node, seq, hash))
-"""
-_NEWEST = "ORDER BY mu_squared DESC, seq DESC, hash DESC"
+_SCHEMA = "CREATE TABLE IF NOT EXISTS checkpoints (node TEXT PRIMARY KEY, content TEXT NOT NULL)"
 
 
 @final
@@ -32,27 +25,21 @@ class Witness:
         self._db = Database(path, _SCHEMA)
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint, whose signature the caller has checked; of each node the newest 500 are kept."""
-        content = json.dumps(checkpoint.to_json(), allow_nan=False)
-        values = (checkpoint.node, checkpoint.seq, checkpoint.hash, checkpoint.mu_squared, content)
-        old = f"SELECT rowid FROM checkpoints WHERE node = ? {_NEWEST} LIMIT -1 OFFSET {MOST}"
+        """Keep a checkpoint, whose signature the caller has checked, unless a newer one is kept."""
         with self._db.change() as db:
-            db.execute("INSERT OR IGNORE INTO checkpoints VALUES (?, ?, ?, ?, ?)", values)
-            db.execute(f"DELETE FROM checkpoints WHERE rowid IN ({old})", (checkpoint.node,))
+            kept = _read(db.execute("SELECT content FROM checkpoints WHERE node = ?", (checkpoint.node,)))
+            if newest([*kept, checkpoint])[checkpoint.node] is checkpoint:
+                content = json.dumps(checkpoint.to_json(), allow_nan=False)
+                db.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (checkpoint.node, content))
 
     def latest(self, fingerprint: str) -> Checkpoint | None:
         """The newest of this node."""
-        select = f"SELECT content FROM checkpoints WHERE node = ? {_NEWEST} LIMIT 1"
-        return next(iter(_read(self._db.rows(select, (fingerprint,)))), None)
+        rows = self._db.rows("SELECT content FROM checkpoints WHERE node = ?", (fingerprint,))
+        return next(iter(_read(rows)), None)
 
-    def history(self, fingerprint: str) -> tuple[Checkpoint, ...]:
-        """All that are kept of this node, newest first."""
-        return _read(self._db.rows(f"SELECT content FROM checkpoints WHERE node = ? {_NEWEST}", (fingerprint,)))
-
-    def all(self) -> list[Checkpoint]:
+    def all(self) -> tuple[Checkpoint, ...]:
         """The newest of each node, by fingerprint."""
-        nodes = self._db.rows("SELECT DISTINCT node FROM checkpoints ORDER BY node")
-        return [found for (node,) in nodes if (found := self.latest(node)) is not None]
+        return _read(self._db.rows("SELECT content FROM checkpoints ORDER BY node"))
 
     def close(self) -> None:
         self._db.close()

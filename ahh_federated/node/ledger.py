@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +41,8 @@ from ahh_federated.node.ledger_file import append, begin, budget_entry, connect,
 
 __all__ = ["Entry", "Head", "Kind", "Ledger", "Receipt", "Verdict"]
 
+PREFIX = 16  # characters of a hash: enough to know an entry by
+_RECENT = 32
 _SELECT = f"SELECT {', '.join(f'entries.{name}' for name in COLUMNS)}"
 
 
@@ -189,6 +191,22 @@ class Ledger:
         found = "SELECT 1 FROM entries WHERE seq = ? AND hash = ? OR kind = 'burn' AND debit = ? AND request = ?"
         with self._transaction("read", "DEFERRED"):
             return head == GENESIS or self._db.execute(found, (*(head.seq, head.hash) * 2,)).fetchone() is not None
+
+    def ancestors(self) -> tuple[tuple[int, str], ...]:
+        """Entries before the last one, all of the newest and ever fewer of the older, with the beginnings of their hashes."""
+        with self._transaction("read", "DEFERRED"):
+            last = self._catch_up().head.seq
+            wanted = {last - back for back in (*range(1, _RECENT + 1), *(1 << power for power in range(6, 53))) if back < last}
+            found = (
+                f"SELECT seq, substr(hash, 1, {PREFIX}) FROM entries WHERE seq IN ({', '.join('?' * len(wanted))}) ORDER BY seq"
+            )
+            return tuple((seq, start) for seq, start in self._db.execute(found, sorted(wanted)))
+
+    def shares(self, ancestors: Iterable[tuple[int, str]]) -> int:
+        """The last of these entries that this ledger has as well; 0 when it has none."""
+        with self._transaction("read", "DEFERRED"):
+            found = f"SELECT 1 FROM entries WHERE seq = ? AND substr(hash, 1, {PREFIX}) = ?"
+            return max((seq for seq, start in ancestors if self._db.execute(found, (seq, start)).fetchone()), default=0)
 
     def burn(self, lost: Head, event: Event) -> None:
         """Pay for entries that a witness saw and this ledger lacks, whatever the budget says; then it stands for `lost`."""

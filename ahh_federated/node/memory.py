@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -19,29 +19,18 @@ from ahh_federated.errands import Checkpoint, newest
 from ahh_federated.errors import Breach, Misuse, Reason, Refusal
 from ahh_federated.identity import Key
 from ahh_federated.node.chain import Head
-from ahh_federated.node.ledger import Ledger
+from ahh_federated.node.ledger import PREFIX, Ledger
 from ahh_federated.node.policy import Policy
 from ahh_federated.node.settings import write
 
-_MOST = 1000  # nodes remembered
+_MOST = 200  # nodes of a consortium remembered
 _SIGMA = 1 << 30  # of a burn: fine enough to round up by next to nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """An entry that this node signed for and its ledger lacks; up to the entry `shared` the two histories are one."""
-
-    checkpoint: Checkpoint
-    shared: int
-
-    @property
-    def head(self) -> Head:
-        return Head(self.checkpoint.seq, self.checkpoint.hash)
-
-
-@dataclass(frozen=True, slots=True)
 class Memory:
-    """What is kept in the file `path`: entries of this node that are lost, and the newest checkpoint of each other node."""
+    """What is kept in the file `path`: checkpoints of this node whose entry is lost, and for each consortium the newest
+    checkpoint of each of its other nodes."""
 
     path: Path
     key: Key
@@ -51,83 +40,84 @@ class Memory:
 
         Only a checkpoint with this node's own signature counts, so nobody else can make one up.
         """
-        own = [each for each in shown if each.node == self.key.fingerprint and self._signed(each)]
-        held = {each: ledger.holds(Head(each.seq, each.hash)) for each in own}
-        shared = [each.seq for each in own if held[each]]
-        new = [Lost(each, max((seq for seq in shared if seq < each.seq), default=0)) for each in own if not held[each]]
+        own = (each for each in shown if each.node == self.key.fingerprint and not ledger.holds(_head(each)) and _signed(each))
+        known = self.lost()
+        new = [each for each in own if each not in known]
         if new:
-            self._write([*self.lost(), *new], self.others())
-        lost = [each for each in self.lost() if not ledger.holds(each.head)]
+            self._write([*known, *new], self._read()[1])
+        lost = [each for each in (*known, *new) if not ledger.holds(_head(each))]
         if lost:
-            last = max(each.checkpoint.seq for each in lost)
+            last = max(each.seq for each in lost)
             what = f"the ledger lacks entry {last}, which this node once signed for: it is an older copy"
             fix = "put the newest ledger back, or have the difference burned with `ahh node ledger recover`"
             raise Refusal(Reason.WITNESS, f"{what}; {fix}")
 
     def recover(self, ledger: Ledger) -> Spent:
-        """Burn what the lost entries spent beyond the history they share with this ledger; what was burned.
+        """Burn what each lost entry had spent beyond the last entry that its history shares with this ledger; what was burned.
 
-        All lost entries are taken as one history, each later one with the earlier ones in it.
+        An entry that is an ancestor of another lost one is burned with it.
 
         Raises:
             Misuse: when nothing is lost.
         """
-        lost = [each for each in self.lost() if not ledger.holds(each.head)]
+        lost = [each for each in self.lost() if not ledger.holds(_head(each))]
         if not lost:
             raise Misuse("the ledger lacks nothing that a coordinator has shown this node: there is nothing to recover")
-        common = ledger.spent_until(min(each.shared for each in lost))
-        burned = Spent()
-        for each in sorted(lost, key=lambda each: each.checkpoint.mu_squared):
-            event = _event(
-                Fraction(each.checkpoint.mu_squared) - common.mu_squared - burned.mu_squared,
-                Fraction(each.checkpoint.slack) - common.slack - burned.slack,
-            )
-            ledger.burn(each.head, event)
-            burned = burned + event
+        burned, covered = Spent(), set[tuple[int, str]]()
+        shared = {each: ledger.spent_until(ledger.shares(each.ancestors)) for each in lost}
+        for each in sorted(lost, key=lambda each: each.seq, reverse=True):
+            beyond = Fraction(each.mu_squared) - shared[each].mu_squared, Fraction(each.slack) - shared[each].slack
+            event = _event(Fraction(0), Fraction(0)) if (each.seq, each.hash[:PREFIX]) in covered else _event(*beyond)
+            ledger.burn(_head(each), event)
+            burned, covered = burned + event, covered | set(each.ancestors)
         return burned
 
-    def learn(self, checkpoints: Iterable[Checkpoint]) -> None:
-        """Keep the newest of each other node, to show it to coordinators that lost theirs."""
-        known = self.others()
-        merged = newest([*known, *(each for each in checkpoints if each.node != self.key.fingerprint)])
+    def learn(self, consortium: str, checkpoints: Iterable[Checkpoint]) -> None:
+        """Keep the newest of each other node, to show it to this consortium's coordinator if it has lost its own."""
+        lost, others = self._read()
+        known = others.get(consortium, ())
+        new = [each for each in checkpoints if each.node != self.key.fingerprint and each not in known and _signed(each)]
+        merged = newest([*known, *new])
         kept = tuple(merged[node] for node in sorted(merged))[:_MOST]
         if kept != known:
-            self._write(self.lost(), kept)
+            self._write(lost, {**others, consortium: kept})
 
-    def lost(self) -> list[Lost]:
+    def lost(self) -> list[Checkpoint]:
         return self._read()[0]
 
-    def others(self) -> tuple[Checkpoint, ...]:
-        return self._read()[1]
+    def others(self, consortium: str) -> tuple[Checkpoint, ...]:
+        return self._read()[1].get(consortium, ())
 
-    def _signed(self, checkpoint: Checkpoint) -> bool:
-        try:
-            checkpoint.check(self.key.public)
-        except Breach:
-            return False
-        return True
-
-    def _write(self, lost: Iterable[Lost], others: Iterable[Checkpoint]) -> None:
-        once: dict[Head, Lost] = {}
-        for each in lost:
-            before = once.get(each.head)
-            once[each.head] = each if before is None or each.shared < before.shared else before
+    def _write(self, lost: Iterable[Checkpoint], others: Mapping[str, Iterable[Checkpoint]]) -> None:
         content = {
-            "lost": [{"checkpoint": each.checkpoint.to_json(), "shared": each.shared} for each in once.values()],
-            "others": [each.to_json() for each in others],
+            "lost": [each.to_json() for each in lost],
+            "others": {name: [each.to_json() for each in kept] for name, kept in others.items()},
         }
         write(self.path, dump(content))
 
-    def _read(self) -> tuple[list[Lost], tuple[Checkpoint, ...]]:
+    def _read(self) -> tuple[list[Checkpoint], dict[str, tuple[Checkpoint, ...]]]:
         try:
             content = json.loads(self.path.read_bytes())
-            lost = [Lost(Checkpoint.from_json(each["checkpoint"]), int(each["shared"])) for each in content["lost"]]
-            return lost, tuple(Checkpoint.from_json(each) for each in content["others"])
+            lost = [Checkpoint.from_json(each) for each in content["lost"]]
+            others = content["others"].items()
+            return lost, {name: tuple(Checkpoint.from_json(each) for each in kept) for name, kept in others}
         except FileNotFoundError:
-            return [], ()
-        except (OSError, ValueError, TypeError, KeyError, RecursionError, Breach):
+            return [], {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, Breach):
             what = "put it back from your backup; without it a lost ledger is not seen"
             raise Misuse(f"{self.path} cannot be read: {what}") from None
+
+
+def _head(checkpoint: Checkpoint) -> Head:
+    return Head(checkpoint.seq, checkpoint.hash)
+
+
+def _signed(checkpoint: Checkpoint) -> bool:
+    try:
+        checkpoint.check()
+    except Breach:
+        return False
+    return True
 
 
 def checkpoint(ledger: Ledger, policy: Policy, key: Key) -> Checkpoint:
@@ -136,8 +126,10 @@ def checkpoint(ledger: Ledger, policy: Policy, key: Key) -> Checkpoint:
     limit = policy.budget
     found = Checkpoint(
         node=key.fingerprint,
+        public=key.public,
         seq=head.seq,
         hash=head.hash,
+        ancestors=ledger.ancestors(),
         mu_squared=_up(spent.mu_squared),
         slack=_up(spent.slack),
         epsilon=min(spent.epsilon(limit.delta), 1e6),

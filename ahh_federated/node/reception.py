@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import final
 
+from ahh_federated.audit import Fact
 from ahh_federated.core.costs import Budget
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.releases import Status
@@ -22,14 +23,17 @@ from ahh_federated.node.home import NodeHome
 from ahh_federated.node.ledger import Ledger
 from ahh_federated.node.memory import Memory, checkpoint
 from ahh_federated.node.policy import Policy
+from ahh_federated.node.quota import Quota
 from ahh_federated.node.sources import read
 from ahh_federated.node.stewardship import Decision, propose, recall
 from ahh_federated.node.tables import load_cohort
-from ahh_federated.study import Study
+from ahh_federated.study import Study, read_canonical
 from ahh_federated.version import VERSION
 from ahh_federated.wire import Reply, Request
 
 _DESKS = 4  # studies whose patients are held in memory at a time
+_LINES = 120  # a minute in the audit log, beside one for each payment
+_STUDIES = 1000  # whose last standing is remembered
 
 
 def today() -> date:
@@ -55,9 +59,12 @@ class Reception:
         self._ledger: Ledger | None = None
         self._policy: Policy | None = None
         self._told: dict[str, str] = {}
+        self._rules_now: Policy | None = None
+        self._quota = Quota(_LINES)
 
     def answer(self, consortium: str, data: bytes) -> bytes:
         """The receipt for one call.  Nothing but a status and a closed list of reasons tells why there is no release."""
+        self._rules_now = None
         call_id = hashlib.sha256(data).hexdigest()
         shown: Checkpoint | None = None
         kept: tuple[Checkpoint, ...] = ()
@@ -69,7 +76,7 @@ class Reception:
         else:
             body = self._body(consortium, call)
             shown = self._checkpoint()
-            kept = self._kept(call)
+            kept = self._kept(consortium, call)
         return Receipt(self._key.fingerprint, call_id, body, shown, kept).signed(self._key).to_bytes()
 
     def close(self) -> None:
@@ -102,16 +109,16 @@ class Reception:
 
     def _propose(self, consortium: str, call: Call) -> bytes:
         """How a study stands here.  It is kept for the steward the first time it comes."""
-        self._memory.learn(call.kept)
+        self._memory.learn(consortium, call.kept)
         if hashlib.sha256(call.body).hexdigest() != call.study:
             raise Refusal(Reason.STUDY, "a study came with the digest of another one")
         try:
-            proposal = propose(self._home, call.body, consortium)
+            study = read_canonical(call.body)
+            if study.consortium != consortium:
+                raise Refusal(Reason.STUDY, f"the study {study.id} of {study.consortium} came through {consortium}")
+            made = propose(self._home, call.body, consortium).decision
         except Misuse as misuse:
             raise Refusal(Reason.STUDY, f"a study came that this version cannot read: {misuse}") from None
-        study, made = proposal.study, proposal.decision
-        if proposal.consortium != consortium:
-            raise Refusal(Reason.APPROVAL, f"the study {study.id} of {proposal.consortium} came through {consortium} as well")
         self._permit(study)
         if made is None or self._home.paused:
             return self._standing(consortium, study, "pending", Reason.PAUSED if self._home.paused else "")
@@ -120,9 +127,8 @@ class Reception:
         return self._standing(consortium, study, "approved", "")
 
     def _standing(self, consortium: str, study: Study, standing: str, reason: str) -> bytes:
-        if self._told.get(study.digest) != standing:  # a study that waits is proposed again and again
-            self._told[study.digest] = standing
-            self._home.audit.write("propose", consortium=consortium, study=study.digest, id=study.id, decision=standing)
+        if self._news(study.digest, standing):
+            self._log("propose", consortium=consortium, study=study.digest, id=study.id, decision=standing)
             self._tell(f"the study {study.id} ({study.digest[:12]}) of {consortium} is {standing}")
         return Standing(study.digest, standing, reason).to_bytes()
 
@@ -133,13 +139,14 @@ class Reception:
         if self._home.paused:
             raise Refusal(Reason.PAUSED, "this node is paused: `ahh node resume` ends it")
         proposal = recall(self._home, request.study)
-        if proposal is None or proposal.consortium != consortium or proposal.decision is None:
+        if proposal is None or proposal.study.consortium != consortium or proposal.decision is None:
             raise Refusal(Reason.APPROVAL, "a request came for a study that nobody here has approved")
         self._permit(proposal.study)
         self._uphold(proposal.study, proposal.decision)
         self._memory.require(self._books(), _own(call))
+        before = self._books().head()
         body = self._desk(proposal.study, proposal.decision).answer(call.body, self._clock())
-        self._record(consortium, request, Reply.from_bytes(body))
+        self._record(consortium, request, Reply.from_bytes(body), paid=self._books().head() != before)
         return body
 
     def _permit(self, study: Study) -> None:
@@ -176,7 +183,10 @@ class Reception:
         return found
 
     def _rules(self) -> Policy:
-        return self._home.policy
+        """The policy, read once a call."""
+        if self._rules_now is None:
+            self._rules_now = self._home.policy
+        return self._rules_now
 
     def _books(self) -> Ledger:
         """The one ledger, opened again when the steward has changed the budget."""
@@ -194,16 +204,17 @@ class Reception:
             self._tell(str(error))
             return None
 
-    def _kept(self, call: Call) -> tuple[Checkpoint, ...]:
+    def _kept(self, consortium: str, call: Call) -> tuple[Checkpoint, ...]:
         try:
-            return self._memory.others() if call.action == PROPOSE else ()
+            return self._memory.others(consortium) if call.action == PROPOSE else ()
         except AhhError as error:
             self._tell(str(error))
             return ()
 
-    def _record(self, consortium: str, request: Request, reply: Reply) -> None:
-        self._home.audit.write(
+    def _record(self, consortium: str, request: Request, reply: Reply, *, paid: bool) -> None:
+        self._log(
             "ask",
+            always=paid,
             consortium=consortium,
             study=request.study,
             ask=f"{request.ask}:{request.step}"[:80],
@@ -215,19 +226,35 @@ class Reception:
 
     def _note(self, consortium: str, study: str, action: str, reason: Reason, why: str) -> None:
         """Say and log a refusal.  A study that stays refused and is proposed again and again is logged once."""
-        if action == PROPOSE:
-            if self._told.get(study) == reason:
-                return
-            self._told[study] = reason
+        if action == PROPOSE and not self._news(study, reason):
+            return
         self._tell(f"refused: {why}")
         try:
-            self._home.audit.write("refused", consortium=consortium, study=study[:64], action=action, reason=str(reason))
+            self._log("refused", consortium=consortium, study=study[:64], action=action, reason=str(reason))
         except Misuse as misuse:  # refused all the same
             self._tell(str(misuse))
 
+    def _news(self, study: str, standing: str) -> bool:
+        """Whether a study stands otherwise than when it was last proposed."""
+        if self._told.get(study) == standing:
+            return False
+        if len(self._told) >= _STUDIES:
+            self._told = {}
+        self._told[study] = standing
+        return True
+
+    def _log(self, event: str, *, always: bool = False, **facts: Fact) -> None:
+        """Whoever calls may fill the log with what was paid for, and with so many other lines a minute."""
+        if not always and not self._quota.allows():
+            return
+        if self._quota.withheld:
+            self._home.audit.write("withheld", lines=self._quota.withheld)
+            self._quota.withheld = 0
+        self._home.audit.write(event, **facts)
+
 
 def _own(call: Call) -> tuple[Checkpoint, ...]:
-    return call.kept if call.witness is None else (*call.kept, call.witness)
+    return () if call.witness is None else (call.witness,)
 
 
 def _refused(call: Call, reason: Reason) -> bytes:

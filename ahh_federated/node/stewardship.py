@@ -20,11 +20,10 @@ from ahh_federated.errors import Breach, Misuse, Reason, Refusal
 from ahh_federated.identity import verify
 from ahh_federated.node.home import NodeHome
 from ahh_federated.node.settings import write
-from ahh_federated.study import Study, canonical, open_study, parse_study
+from ahh_federated.study import Study, canonical, open_study, read_canonical
 
 Verdict = Literal["approved", "refused", "revoked"]
-MOST_WAITING = 200  # proposals nobody has decided on: a coordinator must not fill the disk
-_LARGEST = 1 << 20  # bytes
+MOST_WAITING = 200  # proposals of a consortium that nobody has decided on: a coordinator must not fill the disk
 _DOMAIN = "ahh-decision/1"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -58,27 +57,6 @@ class Proposal:
     decision: Decision | None
 
 
-def read_proposal(content: bytes) -> Study:
-    """The study that canonical JSON spells.
-
-    Raises:
-        Misuse: when it is no study, or is spelled in another way.
-    """
-    if len(content) > _LARGEST:
-        raise Misuse("the study is larger than a megabyte: it is a page or two")
-    try:
-        parsed = json.loads(content)
-        about = dict(parsed["study"])
-        about["expires"] = date.fromisoformat(about["expires"])
-        parsed = {**parsed, "study": about}
-        spelled = canonical(parsed)
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise Misuse("the study is not canonical JSON: send what the digest was taken of") from None
-    if spelled != content:
-        raise Misuse("the study is not in its canonical form: sorted keys, each once, no spaces, shortest numbers")
-    return parse_study(parsed)
-
-
 def propose(home: NodeHome, content: bytes, consortium: str) -> Proposal:
     """Keep a study for the steward to decide on; the same study again changes nothing.
 
@@ -94,8 +72,8 @@ def propose(home: NodeHome, content: bytes, consortium: str) -> Proposal:
     known = recall(home, digest)
     if known is not None and (known.consortium or not consortium):
         return known
-    study = read_proposal(content)
-    if known is None and _waiting(home) >= MOST_WAITING:
+    study = read_canonical(content)
+    if known is None and _waiting(home, consortium) >= MOST_WAITING:
         raise Misuse(f"{MOST_WAITING} studies wait for a decision here: approve or refuse some first")
     received = datetime.now(UTC).isoformat(timespec="seconds")
     write(_origin_file(home, digest), canonical({"consortium": consortium, "received": received}))
@@ -228,20 +206,31 @@ def _proposal(home: NodeHome, digest: str) -> Proposal:
     path = _study_file(home, digest)
     try:
         content = path.read_bytes()
-        origin = json.loads(_origin_file(home, digest).read_bytes())
-        consortium, received = str(origin["consortium"]), str(origin["received"])
     except FileNotFoundError:
         raise Misuse(f"no study {digest[:12]} was proposed here: `ahh node studies` lists them") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise Misuse(f"{path} or its origin cannot be read: remove both, and the study is proposed again") from None
+    except OSError as error:
+        raise Misuse(f"{path} cannot be read ({error.strerror}): check the file and its rights") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise Refusal(Reason.STUDY, f"{path.name} was changed after it came: remove it, and find out who changed it")
-    return Proposal(read_proposal(content), consortium, received, decision(home, digest))
+    consortium, received = _origin(home, digest)
+    return Proposal(read_canonical(content), consortium, received, decision(home, digest))
 
 
-def _waiting(home: NodeHome) -> int:
-    decided = {path.name.removesuffix(".decision.json") for path in home.studies.glob("*.decision.json")}
-    return sum(_DIGEST.fullmatch(path.stem) is not None and path.stem not in decided for path in home.studies.glob("*.json"))
+def _waiting(home: NodeHome, consortium: str) -> int:
+    """How many studies of a consortium nobody has decided on."""
+    known = (path.stem for path in home.studies.glob("*.json") if _DIGEST.fullmatch(path.stem))
+    undecided = (digest for digest in known if not _decision_file(home, digest).exists())
+    return sum(_origin(home, digest)[0] == consortium for digest in undecided)
+
+
+def _origin(home: NodeHome, digest: str) -> tuple[str, str]:
+    """Through which consortium a study came, and when."""
+    try:
+        origin = json.loads(_origin_file(home, digest).read_bytes())
+        return str(origin["consortium"]), str(origin["received"])
+    except (OSError, ValueError, KeyError, TypeError):
+        file = _study_file(home, digest)
+        raise Misuse(f"the origin of {file} cannot be read: remove both files, and the study is proposed again") from None
 
 
 def _study_file(home: NodeHome, digest: str) -> Path:

@@ -19,7 +19,7 @@ from ahh_federated.study.asks import Ask, read_ask
 from ahh_federated.study.declarations import Case, Patient, fold_column, read_cases, read_columns, read_patient
 from ahh_federated.study.fields import Table
 
-_LARGEST = 1 << 20  # bytes
+LARGEST = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,25 @@ def canonical(content: Mapping[str, Any]) -> bytes:
     ).encode()
 
 
+def read_canonical(content: bytes) -> Study:
+    """The study that canonical JSON spells, whose SHA-256 is its digest.
+
+    Raises:
+        Misuse: when it is anything else, or is spelled in another way.
+    """
+    if len(content) > LARGEST:
+        raise Misuse("a study is larger than a megabyte: a study file is a page or two")
+    try:
+        parsed = json.loads(content)
+        study = parse_study({**parsed, "study": {**parsed["study"], "expires": date.fromisoformat(parsed["study"]["expires"])}})
+        spelled = canonical(study.content)
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        raise Misuse("this is not a study as canonical JSON: submit the study file with `ahh submit`") from None
+    if spelled != content:
+        raise Misuse("this study is not in its canonical form: submit the study file with `ahh submit`")
+    return study
+
+
 def open_study(path: str | Path) -> Study:
     """Read and validate a study file.
 
@@ -101,7 +120,7 @@ def open_study(path: str | Path) -> Study:
         data = path.read_bytes()
     except OSError as error:
         raise Misuse(f"{path} cannot be read ({error.strerror}): give the path of a study file") from None
-    if len(data) > _LARGEST:
+    if len(data) > LARGEST:
         raise Misuse(f"{path} is larger than a megabyte: a study file is a page or two")
     try:
         content = tomllib.loads(data.decode("utf-8-sig"))

@@ -14,10 +14,11 @@ from ahh_federated.audit import Audit, verify_audit
 from ahh_federated.coordinator import api as module
 from ahh_federated.coordinator import roster as roster_module
 from ahh_federated.coordinator import throttle
-from ahh_federated.coordinator.queue import LARGEST, State
+from ahh_federated.coordinator.queue import State
 from ahh_federated.coordinator.throttle import MOST_PER_ADDRESS
 from ahh_federated.errors import Misuse
 from ahh_federated.identity import Key
+from ahh_federated.study import LARGEST
 from ahh_federated.version import VERSION
 from tests.coordinator.coordinators import desk as made_desk
 from tests.coordinator.coordinators import done, join_body, study

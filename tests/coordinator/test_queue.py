@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ahh_federated.coordinator import queue as module
-from ahh_federated.coordinator.queue import Queue, State, match, read_canonical
+from ahh_federated.coordinator.queue import Queue, State, match
 from ahh_federated.errors import Misuse
 from tests.coordinator.coordinators import example, study
 
