@@ -10,16 +10,12 @@ from pathlib import Path
 from ahh_federated.audit import verify_audit
 from ahh_federated.cli.node_inspect import describe
 from ahh_federated.errors import Misuse
-from ahh_federated.node.checks import check as check_table
-from ahh_federated.node.doctor import examine
 from ahh_federated.node.home import NodeHome, create_home, default_home, open_home, pseudonyms
-from ahh_federated.node.incident import bundle_name, export_ledger, write_incident
 from ahh_federated.node.memory import Memory
 from ahh_federated.node.policy import allow
 from ahh_federated.node.settings import write
-from ahh_federated.node.sources import Source, file_source, read, sql_source
+from ahh_federated.node.sources import Source, file_source, sql_source
 from ahh_federated.node.stewardship import Proposal, Verdict, decide, find, proposals, propose
-from ahh_federated.node.unit import unit
 from ahh_federated.study import canonical
 
 TO_MEND = 3
@@ -56,6 +52,8 @@ def leave(asked: argparse.Namespace) -> int:
 
 
 def connect(asked: argparse.Namespace) -> int:
+    from ahh_federated.node.reading import read  # brings pandas
+
     home, source, faults = open_home(asked.home), _source(asked), list[str]()
     frame = read(source, faults)
     names = [str(name) for name in frame.columns]
@@ -105,6 +103,9 @@ def _allowed(text: str, names: list[str]) -> list[str] | None:
 
 
 def check(asked: argparse.Namespace) -> int:
+    from ahh_federated.node.checks import check as check_table
+    from ahh_federated.node.reading import read
+
     home = open_home(asked.home)
     studies = [find(home, asked.study).study] if asked.study else [each.study for each in proposals(home)]
     source, faults = home.source, list[str]()
@@ -125,6 +126,8 @@ def check(asked: argparse.Namespace) -> int:
 
 
 def doctor(asked: argparse.Namespace) -> int:
+    from ahh_federated.node.doctor import examine
+
     well = True
     for line in examine(open_home(asked.home)):
         print(line, flush=True)
@@ -140,6 +143,8 @@ def serve(asked: argparse.Namespace) -> int:
 
 
 def service(asked: argparse.Namespace) -> int:
+    from ahh_federated.node.unit import unit
+
     print(unit(open_home(asked.home), asked.user), end="")
     return 0
 
@@ -239,6 +244,8 @@ def ledger_verify(asked: argparse.Namespace) -> int:
 
 
 def ledger_export(asked: argparse.Namespace) -> int:
+    from ahh_federated.node.incident import export_ledger
+
     home = open_home(asked.home)
     if asked.file.exists():
         raise Misuse(f"{asked.file} exists: give another file")
@@ -266,6 +273,8 @@ def _ledger(home: NodeHome) -> Path:
 
 
 def incident(asked: argparse.Namespace) -> int:
+    from ahh_federated.node.incident import bundle_name, write_incident
+
     home = open_home(asked.home)
     path = asked.out or Path(bundle_name(home))
     names = write_incident(home, path)

@@ -25,7 +25,7 @@ from ahh_federated.errands import compatible
 from ahh_federated.errors import AhhError, Misuse, Unreachable
 from ahh_federated.node.home import Consortium, NodeHome
 from ahh_federated.node.memory import Memory
-from ahh_federated.node.sources import read
+from ahh_federated.node.reading import read
 from ahh_federated.version import VERSION
 
 LEAST_DISK = 1 << 30  # bytes

@@ -24,7 +24,7 @@ from ahh_federated.node.ledger import Ledger
 from ahh_federated.node.memory import Memory, checkpoint
 from ahh_federated.node.policy import Policy
 from ahh_federated.node.quota import Quota
-from ahh_federated.node.sources import read
+from ahh_federated.node.reading import read
 from ahh_federated.node.stewardship import Decision, propose, recall
 from ahh_federated.node.tables import load_cohort
 from ahh_federated.study import Study, read_canonical

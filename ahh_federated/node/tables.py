@@ -22,12 +22,12 @@ import pandas as pd
 from ahh_federated.core.cohorts import F64, Bools, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.errors import Reason, Refusal
+from ahh_federated.node.sources import SUFFIXES
 from ahh_federated.study import Study
 from ahh_federated.study.declarations import FOLD, Folds
 
 Frame = pd.DataFrame
 _EXACT = 2.0**53  # beyond this, neighbouring whole numbers are one and the same float
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
 _KEY, _ORDER = "\0key", "\0order"
 _EMPTY = ("", "na", "nan", "null", "none")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)

@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 
 from ahh_federated.errors import Misuse, Reason, Refusal
+from ahh_federated.node.reading import read
 from ahh_federated.node.settings import change
-from ahh_federated.node.sources import CREDENTIAL, Source, file_source, read, read_source, sql_source, stamp
+from ahh_federated.node.sources import CREDENTIAL, Source, file_source, read_source, sql_source
 from ahh_federated.node.tables import load_cohort
 from ahh_federated.study.fields import Table
 from tests.study.samples import rows, small
@@ -137,7 +138,7 @@ def test_columns_of_one_name_are_not_merged(database: str) -> None:
 def test_where_the_password_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong account shows which password was tried; SQLite knows none, so the database is asked at a closed door."""
     seen: list[str | None] = []
-    monkeypatch.setattr("ahh_federated.node.sources.create_engine", lambda url, **how: seen.append(url.password) or 1 / 0)
+    monkeypatch.setattr("ahh_federated.node.reading.create_engine", lambda url, **how: seen.append(url.password) or 1 / 0)
     password = tmp_path / "password"
     password.write_text(f"{SECRET}\n")
     password.chmod(0o600)
@@ -160,18 +161,6 @@ def test_where_the_password_comes_from(tmp_path: Path, monkeypatch: pytest.Monke
     assert "is open to everybody: chmod 600" in refused(from_file)
     password.unlink()
     assert "cannot be read (No such file or directory)" in refused(from_file)
-
-
-def test_a_stamp_changes_with_the_file(tmp_path: Path, database: str) -> None:
-    source = file_source(tmp_path / "a.csv")
-    with pytest.raises(Refusal, match="cannot be read"):
-        stamp(source)
-    (tmp_path / "a.csv").write_text("a\n1\n")
-    first = stamp(source)
-    assert stamp(source) == first
-    (tmp_path / "a.csv").write_text("a\n1\n2\n")
-    assert stamp(source) != first
-    assert stamp(sql_source(database, QUERY)) == ""
 
 
 def test_a_source_shows_no_more_than_where_it_is(tmp_path: Path) -> None:
