@@ -22,6 +22,7 @@ from ahh_federated.identity import fingerprint
 from ahh_federated.wire import Reply, Request, checked
 
 _ATTEMPTS = 5  # of a call that a node cannot answer at all
+_ABSENT = 1.0  # seconds without a sign of a node that is only to be told of a study
 
 
 class Carrier(Protocol):
@@ -58,9 +59,12 @@ class Post:
     seen: dict[str, float] = field(default_factory=dict)
 
     def propose(self, study: str, content: bytes, partners: Iterable[str], deadline: float) -> dict[str, Standing | Status]:
-        """How a study stands at each partner; `offline` or `failed` where no standing came."""
+        """How a study stands at each partner; `offline` or `failed` where no standing came.
+
+        Whoever is not there now is not waited for: a study is proposed again and again.
+        """
         answers: dict[str, Standing | Status] = {}
-        for name, body in self.call(PROPOSE, study, content, partners, deadline).items():
+        for name, body in self.call(PROPOSE, study, content, partners, deadline, grace=_ABSENT).items():
             answers[name] = body if isinstance(body, Status) else self._standing(name, study, body)
         return answers
 
@@ -71,8 +75,11 @@ class Post:
             return Status.FAILED
         return standing if standing.study == study else Status.FAILED
 
-    def call(self, action: str, study: str, body: bytes, partners: Iterable[str], deadline: float) -> dict[str, bytes | Status]:
+    def call(
+        self, action: str, study: str, body: bytes, partners: Iterable[str], deadline: float, *, grace: float | None = None
+    ) -> dict[str, bytes | Status]:
         """The body of each partner's receipt, or why there is none.  `deadline`: seconds from now."""
+        patience = self.grace if grace is None else grace
         waiting = {name: _Errand() for name in partners}
         found: dict[str, bytes | Status] = {}
         end = time.monotonic() + deadline
@@ -87,7 +94,7 @@ class Post:
                     errand.attempts, errand.last = errand.attempts + 1, now
             self._collect(waiting, found)
             for name, errand in waiting.items():
-                if now >= end or name not in self.roster or now - self.seen.setdefault(name, now) > self.grace:
+                if now >= end or name not in self.roster or now - self.seen.setdefault(name, now) > patience:
                     found.setdefault(name, Status.OFFLINE)
                 elif not errand.sent and errand.attempts >= _ATTEMPTS:
                     found.setdefault(name, Status.FAILED)

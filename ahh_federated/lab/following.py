@@ -7,11 +7,12 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
 from ahh_federated.coordinator.queue import State
 from ahh_federated.errors import Unreachable
 from ahh_federated.lab.remote import StudyStatus
+from ahh_federated.lab.watching import lines
 from ahh_federated.runtimes.https import plain
 
 
@@ -19,15 +20,7 @@ class Following:
     """One line for the queue, one for the approvals, and one an ask: its steps, and how many partners answered the last one."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=console)
+        self._progress = lines(console)
         self._lines: dict[str, TaskID] = {}
         self._lost = False
 

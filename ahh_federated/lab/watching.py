@@ -15,19 +15,24 @@ from ahh_federated.study import Ask
 from ahh_federated.wire import Reply
 
 
+def lines(console: Console) -> Progress:
+    """One line for each thing that goes on, with its steps and a `note`."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<28}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
 class Live:
     """One line an ask: its steps, and how many partners answered the last one."""
 
     def __init__(self, console: Console) -> None:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description:<28}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=console)
+        self._progress = lines(console)
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
