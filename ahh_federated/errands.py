@@ -23,7 +23,7 @@ _CALL, _RECEIPT, _CHECKPOINT, _STANDING = "ahh-call/1", "ahh-receipt/1", "ahh-ch
 _REASONS = ("", *Reason)
 _MOST_KEPT = 1000
 _MOST_ANCESTORS = 100
-_VERSION = re.compile(r"(\d{1,6})\.(\d{1,6})(\.[0-9A-Za-z.+-]{1,50})?")
+_VERSION = re.compile(r"([0-9]{1,6})\.([0-9]{1,6})(\.[0-9A-Za-z.+-]{1,50})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,5 +243,5 @@ def _kept(content: Any) -> tuple[Checkpoint, ...]:
 
 
 def newest(checkpoints: Iterable[Checkpoint]) -> dict[str, Checkpoint]:
-    """By node, the checkpoint with the most spent, then the highest entry: what is spent never shrinks."""
-    return {each.node: each for each in sorted(checkpoints, key=lambda each: (each.mu_squared, each.seq))}
+    """By node, the checkpoint with the most spent, then the highest entry: what is spent never shrinks.  Of equals, the last."""
+    return {each.node: each for each in sorted(checkpoints, key=lambda each: (each.mu_squared, each.seq, each.hash))}

@@ -32,8 +32,15 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Key:
 
 
 def checkpoint(key: Key, **fields: Any) -> Checkpoint:
-    about = {"node": key.fingerprint, "seq": 7, "hash": "ab" * 32, "mu_squared": 0.5, "slack": 1e-9, "epsilon": 2.0}
-    return Checkpoint(**{**about, "epsilon_limit": 4.0, "delta_limit": 1e-6, **fields}).signed(key)
+    about = {
+        "node": key.fingerprint,
+        "public": key.public,
+        "seq": 7,
+        "hash": "ab" * 32,
+        "ancestors": ((5, "cd" * 8), (6, "ef" * 8)),
+    }
+    spent = {"mu_squared": 0.5, "slack": 1e-9, "epsilon": 2.0, "epsilon_limit": 4.0, "delta_limit": 1e-6}
+    return Checkpoint(**{**about, **spent, **fields}).signed(key)
 
 
 def call(key: Key, **fields: Any) -> Call:
@@ -137,7 +144,11 @@ CHECKPOINT_FAULTS: list[Json] = [
         for value in (1, -0.5, "1", None, True)
     ),
     *({"seq": value} for value in (-1, 1.0, "1", True, None, 2**53)),
-    *({name: value} for name in ("node", "hash", "signature") for value in ("x" * 201, 1, None, [])),
+    *({name: value} for name in ("node", "public", "hash", "signature") for value in ("x" * 401, 1, None, [])),
+    *({"ancestors": value} for value in (None, {}, "", 1, [1], ["ab"], [[]], [[1]], [[1, "ab", 2]], [{"1": "ab"}])),
+    *({"ancestors": [value]} for value in ([1.0, "ab"], [-1, "ab"], [True, "ab"], [2**53, "ab"], [1, 2], [1, None], ["1", "ab"])),
+    {"ancestors": [[1, "x" * 65]]},
+    {"ancestors": [[k, "ab"] for k in range(101)]},
     {"more": 1},
 ]
 
@@ -153,6 +164,14 @@ def test_a_malformed_checkpoint_spoils_its_message(fault: Json, key: Key) -> Non
         Checkpoint.from_json({**content["witness"], "mu_squared": math.inf})
 
 
+def test_the_ancestors_of_a_checkpoint_come_back_the_same(key: Key) -> None:
+    for ancestors in ((), ((0, ""),), tuple((k, f"{k:016x}") for k in range(100))):
+        asked = call(key, witness=checkpoint(key, ancestors=ancestors))
+        again = Call.from_bytes(asked.to_bytes()).witness
+        assert again == asked.witness and again is not None and hash(again) == hash(asked.witness)
+        again.check()
+
+
 def test_more_checkpoints_than_anybody_has_are_a_breach(key: Key) -> None:
     mark = checkpoint(key)
     Call.from_bytes(call(key, kept=(mark,) * 1000).to_bytes())
@@ -162,8 +181,10 @@ def test_more_checkpoints_than_anybody_has_are_a_breach(key: Key) -> None:
 
 CHANGES: Json = {
     "node": "SHA256:x",
+    "public": "ecdsa-sha2-nistp256 AAAA",
     "seq": 8,
     "hash": "cd" * 32,
+    "ancestors": ((5, "cd" * 8),),
     "mu_squared": 0.25,
     "slack": 0.0,
     "epsilon": 1.0,
@@ -175,20 +196,35 @@ CHANGES: Json = {
 def test_every_field_of_a_checkpoint_is_signed(key: Key) -> None:
     assert {*CHANGES, "signature"} == set(Checkpoint.__slots__)
     mark = checkpoint(key)
-    mark.check(key.public)
+    mark.check()
     for name, value in CHANGES.items():
         with pytest.raises(Breach):
-            dataclasses.replace(mark, **{name: value}).check(key.public)
+            dataclasses.replace(mark, **{name: value}).check()
 
 
 def test_a_checkpoint_made_up_by_another_is_none(key: Key, other: Key) -> None:
+    """Whoever signs for a node has the node's own key: another's key, named beside it or not, does not do."""
+    mark = checkpoint(key)
+    checkpoint(other).check()
     for forged in (
         checkpoint(other, node=key.fingerprint),
-        checkpoint(other),
-        dataclasses.replace(checkpoint(key), signature=""),
+        checkpoint(other, node=key.fingerprint, public=key.public),
+        checkpoint(other, public=key.public),
+        dataclasses.replace(checkpoint(other), node=key.fingerprint),
+        dataclasses.replace(mark, node=other.fingerprint),
+        dataclasses.replace(mark, node=other.fingerprint, public=other.public),
+        *(dataclasses.replace(mark, signature=each) for each in ("", "AAAA", "\ud800", checkpoint(other).signature)),
+        *(dataclasses.replace(mark, public=each) for each in ("", "\ud800", key.public.split()[0], key.public[:-4])),
     ):
         with pytest.raises(Breach):
-            forged.check(key.public)
+            forged.check()
+
+
+def test_one_spelling_of_a_key_is_signed(key: Key) -> None:
+    """The same key with a comment has the same fingerprint."""
+    mark = checkpoint(key)
+    with pytest.raises(Breach):
+        dataclasses.replace(mark, public=mark.public + " a comment").check()
 
 
 def test_every_field_of_a_receipt_is_signed(key: Key, other: Key) -> None:
@@ -238,6 +274,8 @@ def test_a_receipt_of_another_node_is_refused(key: Key, other: Key) -> None:
         receipt(other, asked, node=key.fingerprint),
         receipt(key, asked, node=other.fingerprint),
         receipt(key, asked, checkpoint=checkpoint(other)),
+        receipt(key, asked, checkpoint=checkpoint(other, node=key.fingerprint)),
+        receipt(key, asked, checkpoint=checkpoint(key, node=other.fingerprint, public=other.public)),
     ):
         with pytest.raises(Breach):
             forged.check(key.public, asked)
@@ -248,7 +286,7 @@ def test_a_signature_of_one_kind_is_none_of_another(key: Key) -> None:
     mark, made = checkpoint(key), receipt(key, call(key))
     spelled = dump({name: value for name, value in mark.to_json().items() if name != "signature"})
     with pytest.raises(Breach):
-        dataclasses.replace(mark, signature=key.sign("ahh-receipt/1", spelled)).check(key.public)
+        dataclasses.replace(mark, signature=key.sign("ahh-receipt/1", spelled)).check()
     spelled = dataclasses.replace(made, signature="").to_bytes()
     with pytest.raises(Breach):
         dataclasses.replace(made, signature=key.sign("ahh-checkpoint/1", spelled)).check(key.public, call(key))
@@ -273,7 +311,10 @@ def test_a_reason_is_out_of_the_closed_list(reason: str) -> None:
 @pytest.mark.parametrize(
     ("theirs", "fits"),
     [("0.3.9", True), ("0.2.0", True), ("0.4.0", True), ("0.5.0", False), ("0.1.0", False), ("1.3.0", False), ("0.3", True)]
-    + [(each, False) for each in ("", "0", "x.y", "0.x", ".", "3", "-1.3", "0.", "0.3e1", "9" * 199)],
+    + [("0.3.0.dev1", True), ("0.4.0rc1+local-2", True), ("0.3." + "0" * 49, True), ("0.03.0", True)]
+    + [(each, False) for each in ("", "0", "x.y", "0.x", ".", "3", "-1.3", "0.", "0.3e1", "9" * 199)]
+    + [(each, False) for each in ("0.3.", "0.3 ", " 0.3", "0.3\n", "0.3.1\n", "0_0.3", "+0.3", "0.3.1 ", "0.3.1;x", "0.3.é")]
+    + [(each, False) for each in ("٠.٣.0", "0.3.\ud800", "0.0000003", "0." + "3" * 5000, "0.3." + "0" * 51, "0.3.1/../x")],
 )
 def test_versions_fit_within_one_minor(theirs: str, fits: bool) -> None:
     assert compatible(theirs, "0.3.1") is fits
@@ -288,6 +329,12 @@ def test_the_newest_has_the_most_spent(key: Key, other: Key) -> None:
     assert newest((later, after))[key.fingerprint] == later
 
 
+def test_of_two_clones_at_the_same_height_the_newest_does_not_depend_on_the_order(key: Key) -> None:
+    """Otherwise each would be shown the other's, or its own, as it happens."""
+    one, two = checkpoint(key, hash="ab" * 32), checkpoint(key, hash="cd" * 32)
+    assert newest((one, two)) == newest((two, one)) == {key.fingerprint: two}
+
+
 def test_bytes_as_text() -> None:
     assert (text(None), raw(None)) == (None, None)
     assert raw(text(b"\x00\xff")) == b"\x00\xff"
@@ -295,4 +342,4 @@ def test_bytes_as_text() -> None:
 
 def test_a_key_signs_what_a_file_of_it_verifies(tmp_path: Path) -> None:
     made = Key.create(tmp_path / "k")
-    checkpoint(made).check(Key.load(tmp_path / "k").public)
+    checkpoint(Key.load(tmp_path / "k"), node=made.fingerprint).check()

@@ -90,9 +90,9 @@ def _scores(ask: Mapping[str, Any]) -> Table:
     answer = ask["answer"]
     for name, score in [("all", answer["overall"]), *answer["partners"].items()]:
         if score["status"] != "released":
-            table.add_row(name, score["status"], "", "")
+            table.add_row(escape(name), score["status"], "", "")
         else:
-            table.add_row(name, *(_interval(score[key]) for key in ("auroc", "calibration_slope", "observed_expected")))
+            table.add_row(escape(name), *(_interval(score[key]) for key in ("auroc", "calibration_slope", "observed_expected")))
     table.caption = "95 % intervals include the privacy noise; calibration slope and observed : expected are best at 1"
     return table
 

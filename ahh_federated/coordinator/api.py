@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,14 +129,17 @@ class _Desk:
     def submit(self, asked: _Asked) -> Response:
         study = read_canonical(asked.body)
         if study.consortium != self.home.name:
-            fix = "correct `consortium`, and raise `version`"
-            raise Misuse(f"the study {study.id} is of the consortium {study.consortium}, and this is {self.home.name}: {fix}")
+            said = f"the study {study.id} is of the consortium {study.consortium}, and this is {self.home.name}"
+            raise Misuse(f"{said}: correct `consortium`, or name another coordinator")
+        before = self.queue.get(study.digest)
         queued = self.queue.submit(asked.body, asked.by)
-        self._note("submit", researcher=asked.by, study=queued.id, digest=queued.digest)
+        if before is None or (before.state.over and not queued.state.over):  # the log is never shortened
+            self._note("submit", researcher=asked.by, study=queued.id, digest=queued.digest)
         return _json(self._shown(queued, asked.by))
 
     def studies(self, asked: _Asked) -> Response:
-        return _json({"studies": [self._shown(each, asked.by) for each in self.queue.studies()[-_MOST_LISTED:]]})
+        order = self.queue.order()
+        return _json({"studies": [self._shown(each, asked.by, order) for each in self.queue.studies()[-_MOST_LISTED:]]})
 
     def study(self, asked: _Asked) -> Response:
         return _json(self._shown(self._found(asked), asked.by))
@@ -191,8 +194,8 @@ class _Desk:
             raise _Rejected(403, f"the study {found.id} is another researcher's: only that researcher may do this")
         return found
 
-    def _shown(self, queued: Queued, by: str) -> dict[str, Any]:
-        order = self.queue.order()
+    def _shown(self, queued: Queued, by: str, order: Sequence[str] | None = None) -> dict[str, Any]:
+        order = self.queue.order() if order is None else order
         position = order.index(queued.digest) + 1 if queued.digest in order else None
         shown = {"digest": queued.digest, "id": queued.id, "state": queued.state, "position": position}
         if queued.by == by:

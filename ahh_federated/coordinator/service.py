@@ -83,6 +83,7 @@ class Service:
         except (Unreachable, OSError) as error:  # the machine's fault, not the study's
             self.tell(f"{queued.id}: {error}; trying again")
             self._due[queued.digest] = time.monotonic() + _LONGEST
+            self.queue.resume()
         except AhhError as error:
             self._fail(queued, str(error))
         except Exception as error:  # the kind is enough for the researcher

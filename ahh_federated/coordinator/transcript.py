@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -184,7 +185,7 @@ def _header(content: Mapping[str, Any]) -> Header:
     study = dict(content["study"])
     study["study"] = {**study["study"], "expires": date.fromisoformat(study["study"]["expires"])}
     partners, stamp, run, exact = (content[name] for name in ("partners", "stamp", "run", "exact"))
-    texts = isinstance(partners, list) and all(isinstance(each, str) for each in [*partners, stamp, run])
+    texts = isinstance(partners, list) and all(isinstance(each, str) and each.isprintable() for each in [*partners, stamp, run])
     if not texts or len(set(partners)) != len(partners) or not isinstance(exact, bool) or set(content) != _HEADER:
         raise Breach("the first line of a transcript names the study, the partners and how the run was made")
     header = Header(parse_study(study), tuple(partners), run, exact)
@@ -201,7 +202,10 @@ def _exchange(content: Mapping[str, Any]) -> Exchange:
 
 
 def _spending(content: Mapping[str, Any]) -> dict[str, Spending]:
-    return {str(name): Spending(**each) for name, each in content["spending"].items()}
+    spending = {str(name): Spending(**each) for name, each in content["spending"].items()}
+    if not all(type(value) is float and math.isfinite(value) for each in spending.values() for value in asdict(each).values()):
+        raise Breach("what the partners have spent is finite numbers")
+    return spending
 
 
 def _line(content: Mapping[str, Any]) -> str:

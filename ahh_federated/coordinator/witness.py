@@ -28,7 +28,7 @@ class Witness:
         """Keep a checkpoint, whose signature the caller has checked, unless a newer one is kept."""
         with self._db.change() as db:
             kept = _read(db.execute("SELECT content FROM checkpoints WHERE node = ?", (checkpoint.node,)))
-            if newest([*kept, checkpoint])[checkpoint.node] is checkpoint:
+            if newest([checkpoint, *kept])[checkpoint.node] is checkpoint:
                 content = json.dumps(checkpoint.to_json(), allow_nan=False)
                 db.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (checkpoint.node, content))
 

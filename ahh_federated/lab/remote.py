@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, Protocol, overload
 
 from ahh_federated.coordinator.queue import State, match
-from ahh_federated.coordinator.transcript import TRANSCRIPT
+from ahh_federated.coordinator.transcript import TRANSCRIPT, read_transcript
 from ahh_federated.errors import Breach, Misuse, Unreachable
 from ahh_federated.lab.studies import StudyResults, replay
 from ahh_federated.runtimes.handouts import Access, read_access
 from ahh_federated.runtimes.https import names, plain
 from ahh_federated.study import Study, canonical, open_study
+from ahh_federated.study.fields import is_name
 
 PATIENCE = 600.0  # seconds that a coordinator may be out of reach while one waits for it
 _OWN = ("title", "by", "submitted", "reason")  # told only of one's own studies
@@ -99,7 +100,10 @@ class Coordinator:
     def submit(self, study: Study | Path | str) -> StudyStatus:
         """Hand a study in.  The same study again changes nothing, unless it failed or was cancelled: then it is queued afresh."""
         opened = study if isinstance(study, Study) else open_study(study)
-        return _status(self.access.peer.post("/studies", canonical(opened.content)))
+        status = _status(self.access.peer.post("/studies", canonical(opened.content)))
+        if status.digest != opened.digest:
+            raise Breach(f"{self.access.address} answers about another study than the one that was submitted")
+        return status
 
     @overload
     def status(self) -> list[StudyStatus]: ...
@@ -159,9 +163,12 @@ class Coordinator:
             raise Misuse(f"{out} cannot be written to ({error.strerror}): give a folder, new or old, as OUT") from None
         try:
             self.access.peer.download(f"/studies/{digest}/transcript", draft / TRANSCRIPT)
-            found = replay(draft).results.header
-            if found.study.digest != digest or found.stamp:
+            found, _, _ = read_transcript(draft / TRANSCRIPT)
+            if found.study.digest != digest or found.stamp:  # before any of it is computed with
                 raise Breach(f"{self.access.address} sent a transcript of another study: nothing of it is kept")
+            if not all(is_name(each) for each in found.partners):
+                raise Breach(f"{self.access.address} sent a transcript with partners that have no names: nothing of it is kept")
+            replay(draft).save(draft)
             os.replace(draft / TRANSCRIPT, out / TRANSCRIPT)
         finally:
             shutil.rmtree(draft, ignore_errors=True)

@@ -40,12 +40,14 @@ class Memory:
 
         Only a checkpoint with this node's own signature counts, so nobody else can make one up.
         """
-        own = (each for each in shown if each.node == self.key.fingerprint and not ledger.holds(_head(each)) and _signed(each))
-        known = self.lost()
-        new = [each for each in own if each not in known]
-        if new:
-            self._write([*known, *new], self._read()[1])
-        lost = [each for each in (*known, *new) if not ledger.holds(_head(each))]
+        known, others = self._read()
+        seen = {_head(each): each for each in known}  # one entry is lost once, however often it was signed
+        burned = [each for each in known if ledger.holds(_head(each))]
+        own = [each for each in shown if each.node == self.key.fingerprint and _head(each) not in seen and _signed(each)]
+        seen |= {_head(each): each for each in own if not ledger.holds(_head(each)) and not any(_has(b, each) for b in burned)}
+        if len(seen) > len(known):
+            self._write(seen.values(), others)
+        lost = [each for head, each in seen.items() if not ledger.holds(head)]
         if lost:
             last = max(each.seq for each in lost)
             what = f"the ledger lacks entry {last}, which this node once signed for: it is an older copy"
@@ -55,21 +57,20 @@ class Memory:
     def recover(self, ledger: Ledger) -> Spent:
         """Burn what each lost entry had spent beyond the last entry that its history shares with this ledger; what was burned.
 
-        An entry that is an ancestor of another lost one is burned with it.
+        What was burned for one of its ancestors is not burned again.
 
         Raises:
             Misuse: when nothing is lost.
         """
-        lost = [each for each in self.lost() if not ledger.holds(_head(each))]
+        known = self.lost()
+        lost = [each for each in known if not ledger.holds(_head(each))]
         if not lost:
             raise Misuse("the ledger lacks nothing that a coordinator has shown this node: there is nothing to recover")
-        burned, covered = Spent(), set[tuple[int, str]]()
-        shared = {each: ledger.spent_until(ledger.shares(each.ancestors)) for each in lost}
-        for each in sorted(lost, key=lambda each: each.seq, reverse=True):
-            beyond = Fraction(each.mu_squared) - shared[each].mu_squared, Fraction(each.slack) - shared[each].slack
-            event = _event(Fraction(0), Fraction(0)) if (each.seq, each.hash[:PREFIX]) in covered else _event(*beyond)
+        burned = Spent()
+        for each in sorted(lost, key=lambda each: each.seq):
+            event = _beyond(each, ledger, known)
             ledger.burn(_head(each), event)
-            burned, covered = burned + event, covered | set(each.ancestors)
+            burned += event
         return burned
 
     def learn(self, consortium: str, checkpoints: Iterable[Checkpoint]) -> None:
@@ -77,8 +78,9 @@ class Memory:
         lost, others = self._read()
         known = others.get(consortium, ())
         new = [each for each in checkpoints if each.node != self.key.fingerprint and each not in known and _signed(each)]
-        merged = newest([*known, *new])
-        kept = tuple(merged[node] for node in sorted(merged))[:_MOST]
+        merged = newest([*new, *known])
+        nodes = dict.fromkeys(each.node for each in (*known, *new))  # those known stay, however many come
+        kept = tuple(merged[node] for node in nodes)[:_MOST]
         if kept != known:
             self._write(lost, {**others, consortium: kept})
 
@@ -110,6 +112,23 @@ class Memory:
 
 def _head(checkpoint: Checkpoint) -> Head:
     return Head(checkpoint.seq, checkpoint.hash)
+
+
+def _has(later: Checkpoint, earlier: Checkpoint) -> bool:
+    """Whether an entry is known to be an ancestor of another."""
+    return (earlier.seq, earlier.hash[:PREFIX]) in later.ancestors
+
+
+def _beyond(lost: Checkpoint, ledger: Ledger, known: Iterable[Checkpoint]) -> Event:
+    """What a lost history has spent beyond what it shares with this ledger, or beyond its last entry that was burned."""
+    shared = ledger.shares(lost.ancestors)
+    paid = ledger.spent_until(shared)
+    mu_squared, slack = paid.mu_squared, paid.slack
+    burned = [each for each in known if each.seq > shared and _has(lost, each) and ledger.holds(_head(each))]
+    if burned:
+        last = max(burned, key=lambda each: each.seq)
+        mu_squared, slack = Fraction(last.mu_squared), Fraction(last.slack)
+    return _event(Fraction(lost.mu_squared) - mu_squared, Fraction(lost.slack) - slack)
 
 
 def _signed(checkpoint: Checkpoint) -> bool:

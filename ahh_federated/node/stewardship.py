@@ -228,7 +228,7 @@ def _origin(home: NodeHome, digest: str) -> tuple[str, str]:
     try:
         origin = json.loads(_origin_file(home, digest).read_bytes())
         return str(origin["consortium"]), str(origin["received"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         file = _study_file(home, digest)
         raise Misuse(f"the origin of {file} cannot be read: remove both files, and the study is proposed again") from None
 

@@ -27,6 +27,7 @@ from ahh_federated.study import Study
 from ahh_federated.study.declarations import FOLD, Folds
 
 Frame = pd.DataFrame
+_UNREADABLE = "\ufffd"
 _EXACT = 2.0**53  # beyond this, neighbouring whole numbers are one and the same float
 _KEY, _ORDER = "\0key", "\0order"
 _EMPTY = ("", "na", "nan", "null", "none")
@@ -240,7 +241,10 @@ def _cell(value: object) -> str:
         return str(int(value))
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).hex()
-    return str(value)
+    try:
+        return str(value)
+    except ValueError:  # a whole number of thousands of digits
+        return _UNREADABLE
 
 
 def _column(values: pd.Series[str], column: Column, faults: _Faults) -> F64:

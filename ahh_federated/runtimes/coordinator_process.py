@@ -12,6 +12,7 @@ from ahh_federated.coordinator.queue import Queue
 from ahh_federated.coordinator.roster import Partner, Roster
 from ahh_federated.coordinator.service import Service
 from ahh_federated.coordinator.witness import Witness
+from ahh_federated.errors import AhhError, Misuse
 from ahh_federated.runtimes.flower.superlink import SuperLink
 from ahh_federated.runtimes.processes import log, stopping
 from ahh_federated.version import VERSION
@@ -48,7 +49,7 @@ def serve_coordinator(
     links.append(link)
     with stopping(stop) as ending:
         try:
-            members = _Members(roster, link)
+            members = _Members(roster, link, say)
             members.follow()
             link.start()
             say(f"ahh {VERSION} coordinator {home.name}, reached at {home.address}, listens on {host}:{link.port}")
@@ -68,22 +69,35 @@ class _Doors(Protocol):
 class _Members:
     """Keeps the server's doors in step with the roster, which other processes (`ahh coordinator revoke`) change."""
 
-    def __init__(self, roster: Roster, doors: _Doors) -> None:
-        self._roster, self._doors = roster, doors
+    def __init__(self, roster: Roster, doors: _Doors, tell: Callable[[str], None]) -> None:
+        self._roster, self._doors, self._tell = roster, doors, tell
         self._in: dict[str, str] = {}
 
     def follow(self) -> None:
+        """First whoever is to go, also one that came in through the API and was revoked before the first look at it."""
         partners = self._roster.partners()
         active = {partner.name: partner.public for partner in partners if not partner.revoked}
-        for name, public in list(self._in.items()):
-            if active.get(name) != public:
-                self._doors.expel(name)
-                del self._in[name]
+        changed = {name for name, public in self._in.items() if active.get(name) != public}
+        for name in changed | {partner.name for partner in partners if partner.name not in active}:
+            self._doors.expel(name)
+            self._in.pop(name, None)
         for name, public in active.items():
             if name not in self._in:
-                self._doors.admit(name, public)
                 self._in[name] = public
+                try:
+                    self._doors.admit(name, public)
+                except Misuse as misuse:  # one partner's trouble is not the others'
+                    self._tell(str(misuse))
 
     def watch(self, ending: threading.Event) -> None:
+        """For as long as the coordinator serves: without it nobody who is revoked would be turned away."""
+        told = ""
         while not ending.wait(_LOOK):
-            self.follow()
+            try:
+                self.follow()
+                told = ""
+            except Exception as error:
+                text = str(error) if isinstance(error, AhhError) else type(error).__name__
+                if text != told:
+                    self._tell(f"the roster cannot be followed: {text}")
+                told = text

@@ -11,8 +11,11 @@ from ahh_federated.errors import Breach, Misuse
 from ahh_federated.node.home import Consortium, NodeHome
 from ahh_federated.runtimes.handouts import read_invitation, write_invitation
 from ahh_federated.runtimes.https import names
+from ahh_federated.study.fields import is_name
 
 __all__ = ["join", "write_invitation"]
+
+_LONGEST = 100  # characters of a fingerprint
 
 
 def join(home: NodeHome, invitation: Path) -> Consortium:
@@ -33,6 +36,8 @@ def join(home: NodeHome, invitation: Path) -> Consortium:
     if names(answer, "consortium", "partner") != (asked.consortium, asked.partner) or not isinstance(roster, dict):
         raise Breach(f"{asked.address} answers for another consortium or partner than the invitation names")
     members = dict(zip(roster, names(roster, *roster), strict=True))
+    if not all(is_name(name) and mark.isprintable() and len(mark) <= _LONGEST for name, mark in members.items()):
+        raise Breach(f"{asked.address} answers with a roster that is none: names of partners and fingerprints of their keys")
     if members.get(asked.partner) != key.fingerprint:
         raise Breach(f"{asked.address} has enrolled another key than this node's: tell its operator")
     consortium = Consortium(

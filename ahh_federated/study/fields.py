@@ -15,6 +15,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _ABSENT: Any = object()
 Option = TypeVar("Option", bound=str)
 _LARGEST = 1e100
+_LONGEST_KEY = 100  # characters of a key in a message, which may be shown on the terminal of somebody else
 
 
 @final
@@ -36,7 +37,8 @@ class Table:
         return list(self._content)
 
     def at(self, key: str) -> str:
-        return f"{self.path}.{key}" if self.path else key
+        spelled = key if key.isprintable() and len(key) <= _LONGEST_KEY else ascii(key[:_LONGEST_KEY])
+        return f"{self.path}.{spelled}" if self.path else spelled
 
     def _take(self, key: str, default: Any, example: str) -> Any:
         self._read.add(key)
@@ -114,9 +116,14 @@ class Table:
                 raise Misuse(f"{self.at(key)} is not a known key: {hint}")
 
 
+def is_name(value: str) -> bool:
+    """Whether a text is safe in filters, file names, on the wire and on a terminal."""
+    return _NAME.fullmatch(value) is not None
+
+
 def checked_name(value: str, path: str) -> str:
-    """A name that is safe in filters, file names and on the wire."""
-    if not _NAME.fullmatch(value):
+    """The same text when it is a name."""
+    if not is_name(value):
         raise Misuse(f"{path}: {value!r} is not a name: a letter, then up to 63 letters, digits, - or _")
     return value
 

@@ -20,6 +20,7 @@ from ahh_federated.study.declarations import Case, Patient, fold_column, read_ca
 from ahh_federated.study.fields import Table
 
 LARGEST = 1 << 20  # bytes
+MOST_ASKS = 500  # a data steward reads each; to price many takes time that whoever sends a study would not pay for
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,8 @@ def _asks(content: Any, columns: Mapping[str, Column]) -> tuple[Ask, ...]:
         raise Misuse("ask is not a list of tables: write each ask below a line [[ask]], with two brackets")
     if not content:
         raise Misuse("ask is missing or empty: write each question below a line [[ask]]")
+    if len(content) > MOST_ASKS:
+        raise Misuse(f"ask is there {len(content)} times: a study has at most {MOST_ASKS}; make several studies of it")
     asks: dict[str, Ask] = {}
     for number, each in enumerate(content, start=1):
         ask = read_ask(Table(each, f"ask {number}"), columns, asks)

@@ -17,8 +17,8 @@ from ahh_federated.lab.following import Following
 from ahh_federated.lab.remote import Coordinator, StudyStatus
 from ahh_federated.lab.studies import run as run_locally
 from ahh_federated.runtimes.handouts import write_access
+from tests.coordinator.coordinators import OURS, done, serving
 from tests.coordinator.coordinators import desk as made_desk
-from tests.coordinator.coordinators import done, serving
 from tests.study.samples import TEXT, rows
 
 PROGRESS = {
@@ -34,7 +34,7 @@ PROGRESS = {
 def desk(tmp_path, monkeypatch):
     monkeypatch.setenv("AHH_CONFIG", str(tmp_path / "config"))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "growth.toml").write_text(TEXT)
+    (tmp_path / "growth.toml").write_text(TEXT.replace(*OURS))
     with made_desk(tmp_path) as desk, serving(desk):
         write_access(desk.home, desk.roster, "an-peeters", tmp_path / "an.toml")
         yield desk
@@ -54,7 +54,7 @@ def ahh(desk, capsys):
 @pytest.fixture(scope="module")
 def transcript(tmp_path_factory):
     out = tmp_path_factory.mktemp("finished")
-    (out / "growth.toml").write_text(TEXT)
+    (out / "growth.toml").write_text(TEXT.replace(*OURS))
     run_locally(out / "growth.toml", {name: rows(4000, seed) for seed, name in enumerate(("north", "east"))}, out=out)
     return (out / "transcript.jsonl").read_bytes()
 

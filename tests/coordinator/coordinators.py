@@ -21,11 +21,12 @@ from ahh_federated.study import canonical, open_study
 from tests.study.samples import small
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "child-overweight.toml"
+OURS = ('consortium = "harbour"', 'consortium = "antwerp"')
 
 
 def study(version: int = 1) -> bytes:
-    """The small study as canonical JSON."""
-    return canonical(small(("version = 1", f"version = {version}")).content)
+    """The small study, of this coordinator's consortium, as canonical JSON."""
+    return canonical(small(OURS, ("version = 1", f"version = {version}")).content)
 
 
 def example() -> bytes:

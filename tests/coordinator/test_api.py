@@ -18,10 +18,11 @@ from ahh_federated.coordinator.queue import State
 from ahh_federated.coordinator.throttle import MOST_PER_ADDRESS
 from ahh_federated.errors import Misuse
 from ahh_federated.identity import Key
-from ahh_federated.study import LARGEST
+from ahh_federated.study import LARGEST, canonical
 from ahh_federated.version import VERSION
 from tests.coordinator.coordinators import desk as made_desk
 from tests.coordinator.coordinators import done, join_body, study
+from tests.study.samples import small
 
 JOIN, STUDIES = "/ahh/v1/join", "/ahh/v1/studies"
 
@@ -167,6 +168,14 @@ def test_submit_follow_cancel(client, desk, an):
         answer = client.post(f"{STUDIES}/{digest}/cancel", headers=an)
         assert answer.status_code == 200 and answer.json()["state"] == "cancelled"
     assert desk.events()[1:] == ["submit", "cancel"]
+
+
+def test_a_study_of_another_consortium_is_refused(client, desk, an):
+    """No node would take it through this coordinator."""
+    answer = client.post(STUDIES, content=canonical(small().content), headers=an)
+    assert answer.status_code == 400
+    assert "the study growth is of the consortium harbour, and this is antwerp" in answer.json()["error"]
+    assert desk.queue.studies() == [] and "submit" not in desk.events()
 
 
 def test_positions_count_what_waits(client, desk, an, tom):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def mark(key: Key, seq: int = 5, mu_squared: float = 0.5) -> Checkpoint:
-    return Checkpoint(key.fingerprint, seq, f"{seq:064x}", mu_squared, 1e-9, 1.0, 4.0, 1e-6).signed(key)
+    ancestors = ((seq - 1, f"{seq - 1:016x}"),)
+    marked = Checkpoint(key.fingerprint, key.public, seq, f"{seq:064x}", ancestors, mu_squared, 1e-9, 1.0, 4.0, 1e-6)
+    return marked.signed(key)
 
 
 def signer(key: Key, body: bytes = RELEASED, **fields: Any) -> Callable[[bytes], bytes]:
@@ -101,6 +104,16 @@ FORGERIES: dict[str, Callable[[dict[str, Key]], Callable[[bytes], bytes | None]]
     "for another call": lambda keys: signer(keys["north"], call="0" * 64),
     "a stranger's checkpoint": lambda keys: signer(keys["north"], checkpoint=mark(keys["stranger"])),
     "a forged checkpoint": lambda keys: signer(keys["north"], checkpoint=dataclasses.replace(mark(keys["north"]), seq=9)),
+    "a stranger's checkpoint in north's name": lambda keys: signer(
+        keys["north"],
+        checkpoint=dataclasses.replace(mark(keys["stranger"]), node=keys["north"].fingerprint).signed(keys["stranger"]),
+    ),
+    "north's checkpoint in a stranger's name": lambda keys: signer(
+        keys["north"],
+        checkpoint=dataclasses.replace(
+            mark(keys["north"]), node=keys["stranger"].fingerprint, public=keys["stranger"].public
+        ).signed(keys["north"]),
+    ),
     "a release without a checkpoint": lambda keys: signer(keys["north"], checkpoint=None),
     "another body": lambda keys: lambda data: signer(keys["north"])(data).replace(b'"body":"ey', b'"body":"fy'),
     "not signed": lambda keys: (
@@ -147,8 +160,8 @@ def test_a_release_from_a_ledger_with_less_spent_than_was_seen_is_refused(
     north = keys["north"]
     witness.keep(mark(north, seq=4, mu_squared=0.75))
     assert ask(post)["north"] is Status.FAILED
-    assert witness.latest(north.fingerprint) == witness.history(north.fingerprint)[0]
-    assert witness.history(north.fingerprint)[0].mu_squared == 0.75
+    latest = witness.latest(north.fingerprint)
+    assert latest is not None and latest.mu_squared == 0.75
     wire(post).nodes = {**wire(post).nodes, "north": signer(north, REFUSED)}
     assert ask(post)["north"] == REFUSED
 
@@ -171,25 +184,66 @@ def test_checkpoints_that_a_node_kept_of_others_are_believed_by_signature(
 ) -> None:
     south, newer = keys["south"], mark(keys["south"], seq=40, mu_squared=0.9)
     forged = dataclasses.replace(mark(keys["east"], seq=90), mu_squared=9.0)
-    kept = (forged, mark(keys["stranger"]), newer)
+    planted = dataclasses.replace(mark(keys["stranger"], mu_squared=9.0), node=south.fingerprint)
+    older = mark(south, seq=90, mu_squared=0.8)
+    kept = (forged, mark(keys["stranger"]), newer, older, planted, planted.signed(keys["stranger"]))
     wire(post).nodes = {"north": signer(keys["north"], kept=kept)}
     assert ask(post, partners=("north",)) == {"north": RELEASED}
     assert witness.latest(south.fingerprint) == newer
-    assert witness.latest(keys["stranger"].fingerprint) is None
-    assert witness.latest(keys["east"].fingerprint) is None
+    assert {each.node for each in witness.all()} == {keys["north"].fingerprint, south.fingerprint}
 
 
-def test_a_proposal_brings_the_nodes_own_history_and_the_others_newest(
-    post: Post, keys: dict[str, Key], witness: Witness
-) -> None:
-    for seq in (3, 4):
-        for name in ("north", "south"):
-            witness.keep(mark(keys[name], seq=seq, mu_squared=seq / 10))
+def test_a_node_that_brings_thousands_of_made_up_ones_fills_nothing(post: Post, keys: dict[str, Key], witness: Witness) -> None:
+    """A checkpoint names its own key, so anybody can make a valid one: of a member alone it is believed."""
+    kept = tuple(mark(keys["stranger"], seq=seq) for seq in range(1, 1001))
+    wire(post).nodes = {"north": signer(keys["north"], kept=kept)}
+    assert ask(post, partners=("north",)) == {"north": RELEASED}
+    assert [each.node for each in witness.all()] == [keys["north"].fingerprint]
+
+
+def test_a_proposal_brings_the_others_newest_and_the_nodes_own(post: Post, keys: dict[str, Key], witness: Witness) -> None:
+    marks = {name: mark(keys[name], seq=seq, mu_squared=0.4) for seq, name in enumerate((*NAMES, "stranger"), 4)}
+    for name, each in marks.items():
+        witness.keep(dataclasses.replace(each, seq=3, mu_squared=0.3).signed(keys[name]))
+        witness.keep(each)
     post.propose(STUDY.digest, spelled(), ["north"], 9.0)
     call = Call.from_bytes(wire(post).sent[0][1])
-    own, others = keys["north"].fingerprint, keys["south"].fingerprint
-    assert sorted((each.node == own, each.seq) for each in call.kept) == [(False, 4), (True, 3), (True, 4)]
-    assert (call.witness is not None and call.witness.seq, {each.node for each in call.kept}) == (4, {own, others})
+    assert (call.witness, set(call.kept)) == (marks["north"], {marks["east"], marks["south"]})
+    ask(post)
+    for call in (Call.from_bytes(data) for _, data in wire(post).sent[1:]):
+        assert call.kept == ()
+
+
+def test_whoever_left_is_handed_on_no_more(post: Post, keys: dict[str, Key], witness: Witness) -> None:
+    for name in NAMES:
+        witness.keep(mark(keys[name]))
+    post.roster = {name: keys[name].public for name in ("east", "north")}
+    post.propose(STUDY.digest, spelled(), ["north"], 9.0)
+    assert Call.from_bytes(wire(post).sent[0][1]).kept == (mark_of(witness, keys["east"]),)
+
+
+def mark_of(witness: Witness, key: Key) -> Checkpoint:
+    found = witness.latest(key.fingerprint)
+    assert found is not None
+    return found
+
+
+def test_a_coordinator_that_lost_its_checkpoints_has_them_back_from_the_nodes(
+    post: Post, tmp_path: Path, keys: dict[str, Key], witness: Witness
+) -> None:
+    """And a node whose ledger is the older copy is then not believed."""
+    home = node(tmp_path)
+    asked = reception(home)
+    post.roster = {**post.roster, "north": home.key.public}
+    wire(post).nodes = {**wire(post).nodes, "north": lambda data: asked.answer(CONSORTIUM, data)}
+    newest = mark(keys["south"], seq=40, mu_squared=0.9)
+    witness.keep(newest)
+    post.propose(STUDY.digest, spelled(), ["north"], 9.0)
+    with closing(Witness(tmp_path / "lost.db")) as empty:
+        lost = dataclasses.replace(post, witness=empty)
+        lost.propose(STUDY.digest, spelled(), ["north"], 9.0)
+        assert empty.latest(keys["south"].fingerprint) == newest
+        assert ask(lost, partners=("south",)) == {"south": Status.FAILED}
 
 
 STANDINGS: list[tuple[bytes, object]] = [

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ahh_federated.coordinator import queue as module
 from ahh_federated.coordinator.queue import Queue, State, match
 from ahh_federated.errors import Misuse
+from ahh_federated.study import read_canonical
 from tests.coordinator.coordinators import example, study
 
 

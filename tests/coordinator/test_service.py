@@ -24,6 +24,7 @@ from ahh_federated.coordinator.transcript import Recorder, read_transcript
 from ahh_federated.coordinator.witness import Witness
 from ahh_federated.core.releases import Status
 from ahh_federated.errands import ASK, Call
+from ahh_federated.errors import Unreachable
 from ahh_federated.node.home import NodeHome
 from ahh_federated.node.reception import Reception
 from ahh_federated.node.stewardship import decide
@@ -289,6 +290,55 @@ def test_a_fault_of_the_software_fails_one_study_and_says_no_more_than_its_kind(
     assert "secret" not in coordinator.state().reason
     assert "secret" not in (coordinator.home.path / "audit.jsonl").read_text()
     assert coordinator.state(NEWER).state is not State.RUNNING
+
+
+@pytest.mark.parametrize("fault", [OSError("no space left"), Unreachable("the database is locked")], ids=str)
+def test_a_fault_of_the_machine_is_not_the_studys(
+    coordinator: Coordinator, nodes: Nodes, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it strikes, the study is tried again later without a restart, and no ledger pays twice."""
+    approved(nodes)
+    coordinator.submit()
+    struck: list[int] = []
+
+    def strike(partner: str, number: int, reply: bytes | None) -> object:
+        calls = len(coordinator.wire.sent)
+        if calls in (2, 9, 20) and calls not in struck:
+            struck.append(calls)
+            raise fault
+        return reply
+
+    monkeypatch.setattr(service_module, "_LONGEST", 0.0)
+    coordinator.wire.fate = strike
+    coordinator.serve()
+    assert struck == [2, 9, 20]
+    assert coordinator.told.count(f"growth: {fault}; trying again") == 3
+    assert coordinator.state().state is State.DONE
+    assert nodes.counts() == [(STEPS, STEPS)] * 3
+    assert replayed(coordinator.home.transcript(STUDY.digest)) == [Status.RELEASED] * len(STUDY.asks)
+
+
+def test_it_is_not_tried_again_at_once(coordinator: Coordinator, nodes: Nodes) -> None:
+    approved(nodes)
+    coordinator.submit()
+
+    def strike(partner: str, number: int, reply: bytes | None) -> object:
+        raise OSError("no space left")
+
+    coordinator.wire.fate = strike
+    coordinator.serve(10)
+    assert (coordinator.state().state, len(coordinator.wire.sent)) == (State.QUEUED, 1)
+
+
+def test_a_study_nobody_could_decide_on_ends(tmp_path: Path) -> None:
+    hurried = small(*QUIET, ("minimum_partners = 2", "minimum_partners = 2\napproval_hours = 1e-9"))
+    lonely = Coordinator.make(tmp_path / "lonely", Nodes({}, {}))
+    lonely.submit()
+    lonely.submit(hurried)
+    lonely.serve(3)
+    assert lonely.state().state is State.WAITING
+    found = lonely.state(hurried)
+    assert (found.state, found.reason) == (State.FAILED, "0 partners approved, the study needs 2")
 
 
 def test_two_studies_are_run_in_the_order_they_came(coordinator: Coordinator, nodes: Nodes) -> None:

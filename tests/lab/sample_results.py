@@ -332,7 +332,7 @@ def sample_results() -> Json:
         "title": "Overweight at age 6 from what is known at age 2",
         "purpose": "Find children who would gain from early help with healthy nutrition.",
         "version": 1,
-        "consortium": "antwerp-health-harbour",
+        "consortium": "antwerp",
         "digest": "9b1f0c52e7a84d3db5c6a1f2e8d97043c2b6a5d4e3f20918f7e6d5c4b3a29180",
         "requester": "Example researcher",
         "organisation": "Example university",

@@ -14,15 +14,15 @@ from ahh_federated.lab.remote import connect, known, login
 from ahh_federated.lab.studies import run as run_locally
 from ahh_federated.runtimes.handouts import write_access
 from ahh_federated.study import canonical, open_study
+from tests.coordinator.coordinators import OURS, done, serving
 from tests.coordinator.coordinators import desk as made_desk
-from tests.coordinator.coordinators import done, serving
 from tests.study.samples import QUIET, TEXT, rows, small
 
 
 @pytest.fixture(scope="module")
 def study_text():
     text = TEXT
-    for old, new in [("epsilon = 2.0", "epsilon = 3.9"), ("delta = 1e-6", "delta = 1e-5"), QUIET[2]]:
+    for old, new in [OURS, ("epsilon = 2.0", "epsilon = 3.9"), ("delta = 1e-6", "delta = 1e-5"), QUIET[2]]:
         assert text.count(old) == 1
         text = text.replace(old, new)
     return text
@@ -167,7 +167,7 @@ def test_a_study_that_cannot_work_is_not_sent(antwerp, served, tmp_path):
 
 def test_an_expired_study_is_refused_by_the_coordinator(antwerp):
     with pytest.raises(Misuse, match=r"localhost:[0-9]+ refuses: the study growth expired on 2020-01-02"):
-        antwerp.submit(small(("2030-12-31", "2020-01-02")))
+        antwerp.submit(small(OURS, ("2030-12-31", "2020-01-02")))
 
 
 def test_a_run_from_end_to_end_equals_the_run_on_one_machine(antwerp, served, study, finished, tmp_path):
@@ -231,7 +231,7 @@ def test_a_transcript_that_does_not_follow_is_not_kept(antwerp, served, study, f
 
 
 def test_the_transcript_of_another_study_is_not_kept(antwerp, served, study, finished, tmp_path):
-    other = antwerp.submit(small(("version = 1", "version = 2"))).digest
+    other = antwerp.submit(small(OURS, ("version = 1", "version = 2"))).digest
     done(served, other, (finished / "transcript.jsonl").read_bytes())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "results.json").write_text("an earlier run's")

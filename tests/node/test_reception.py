@@ -24,8 +24,10 @@ from ahh_federated.errands import ASK, Call, Receipt, Standing
 from ahh_federated.errors import Breach, Misuse, Reason
 from ahh_federated.node import desk as desk_module
 from ahh_federated.node import reception as reception_module
+from ahh_federated.node import stewardship
 from ahh_federated.node.home import NodeHome
 from ahh_federated.node.ledger import Ledger
+from ahh_federated.node.quota import Quota
 from ahh_federated.node.reception import Reception
 from ahh_federated.node.sources import file_source
 from ahh_federated.node.stewardship import decide, propose
@@ -97,7 +99,8 @@ def test_an_approved_study_is_answered(home: NodeHome) -> None:
     answer = Reply.from_bytes(found.body)
     assert (answer.status, answer.sigma) == (Status.RELEASED, STUDY.event(STUDY.ask("children"), line("children")).sigma)
     assert found.checkpoint is not None
-    found.checkpoint.check(home.key.public)
+    found.checkpoint.check()
+    assert found.checkpoint.node == home.key.fingerprint
     assert found.checkpoint.mu_squared > 0
     assert spent(home)[1:] == (1, 1)
     event = last_event(home)
@@ -180,14 +183,54 @@ def test_a_call_that_names_another_consortium_is_refused(home: NodeHome, reached
 
 
 def test_a_study_of_one_consortium_is_not_answered_in_another(home: NodeHome, reached: list[str]) -> None:
-    """Nor is it told there that the study was approved."""
-    approve(home)
-    asked = reception(home)
-    for call, found in ((asking(consortium="haven"), Reply), (proposing(consortium="haven"), Standing)):
-        body = found.from_bytes(receipt(asked, home, call, "haven").body)  # type: ignore[attr-defined]
-        assert body.reason == "approval"
-        assert getattr(body, "status", None) is Status.REFUSED or getattr(body, "standing", None) == "refused"
+    """Nor is it told there that the study was approved: the answer is the same as before."""
+    found = []
+    for _ in range(2):
+        asked = reception(home)
+        reply_there = Reply.from_bytes(receipt(asked, home, asking(consortium="haven"), "haven").body)
+        standing_there = Standing.from_bytes(receipt(asked, home, proposing(consortium="haven"), "haven").body)
+        found.append((reply_there.to_json(), standing_there))
+        assert (reply_there.status, reply_there.reason) == (Status.REFUSED, "approval")
+        assert (standing_there.standing, standing_there.reason) == ("refused", "study")
+        approve(home)
+    assert found[0] == found[1]
     assert (reached, spent(home)[1:]) == ([], (0, 0))
+
+
+def test_a_study_that_comes_through_another_consortium_first_still_comes_through_its_own(
+    home: NodeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's coordinator may know the study: it is kept for nobody, and takes nobody's place."""
+    monkeypatch.setattr(stewardship, "MOST_WAITING", 1)
+    asked = reception(home)
+    for _ in range(3):
+        body = receipt(asked, home, proposing(consortium="haven"), "haven").body
+        assert Standing.from_bytes(body) == Standing(STUDY.digest, "refused", "study")
+    assert list(home.studies.iterdir()) == []
+    assert standing(asked, home, proposing()) == ("pending", "")
+    assert stewardship.proposals(home)[0].consortium == CONSORTIUM
+    decide(home, STUDY.digest, "approved", by="the steward", today=TODAY)
+    assert standing(asked, home, proposing()) == ("approved", "")
+    assert reply(asked, home, asking()).status is Status.RELEASED
+
+
+def test_a_consortium_whose_studies_wait_does_not_block_another(home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stewardship, "MOST_WAITING", 2)
+    asked, haven = reception(home), ('consortium = "harbour"', 'consortium = "haven"')
+    for version in range(1, 5):
+        study = small(*QUIET, haven, ("version = 1", f"version = {version}"))
+        body = receipt(asked, home, proposing(study, consortium="haven"), "haven").body
+        assert Standing.from_bytes(body).standing == ("pending" if version <= 2 else "refused")
+    assert standing(asked, home, proposing()) == ("pending", "")
+
+
+def test_a_study_handed_over_as_a_file_is_asked_through_the_consortium_that_it_names(home: NodeHome) -> None:
+    propose(home, spelled(), "")
+    decide(home, STUDY.digest, "approved", by="the steward", today=TODAY)
+    asked = reception(home)
+    refusal = Reply.from_bytes(receipt(asked, home, asking(consortium="haven"), "haven").body)
+    assert (refusal.status, refusal.reason) == (Status.REFUSED, "approval")
+    assert reply(asked, home, asking()).status is Status.RELEASED
 
 
 def test_a_column_that_the_policy_does_not_name_is_refused(home: NodeHome, reached: list[str]) -> None:
@@ -418,6 +461,50 @@ def test_a_log_that_cannot_be_written_lets_nothing_out(home: NodeHome, monkeypat
     before = spent(home)
     assert reply(asked, home, call).status is Status.RELEASED
     assert spent(home) == before
+
+
+def junk(asked: Reception, home: NodeHome, number: int) -> None:
+    """Calls of every kind that cost nothing, no two the same."""
+    kinds: list[Callable[[], bytes]] = [
+        lambda: b"junk",
+        lambda: asking(study=f"{number:064x}").to_bytes(),
+        lambda: asking(body=b"{}").to_bytes(),
+        lambda: proposing(study=f"{number:064x}").to_bytes(),
+        lambda: asking(body=dataclasses.replace(request(STUDY, "children"), ask="nothing").to_bytes()).to_bytes(),
+        lambda: asking(consortium="haven").to_bytes(),
+        lambda: asking(version="9.9").to_bytes(),
+        lambda: asking("children").to_bytes(),
+    ]
+    asked.answer(CONSORTIUM, kinds[number % len(kinds)]())
+
+
+def lines(home: NodeHome, *events: str) -> list[dict[str, Any]]:
+    return [entry for entry in home.audit.entries() if entry["event"] in events]
+
+
+def test_ten_thousand_calls_that_cost_nothing_write_a_bounded_log(
+    home: NodeHome, fast: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is forgotten either: the log says how many lines it lacks, and what is paid for is always in it."""
+    approve(home)
+    now = [1000.0]
+    asked = reception(home)
+    asked._quota = Quota(reception_module._LINES, lambda: now[0])
+    assert reply(asked, home, asking("children")).status is Status.RELEASED
+    size, before = home.audit_path.stat().st_size, len(lines(home, "refused", "ask"))
+    for number in range(10_000):
+        junk(asked, home, number)
+        now[0] += 0.012  # two minutes in all
+    assert home.audit_path.stat().st_size - size < 3 * 120 * 600
+    assert len(lines(home, "refused", "ask")) - before <= 3 * 120
+    assert reply(asked, home, asking("size")).status is Status.RELEASED
+    assert last_event(home)["ask"] == "size:0"
+    now[0] += 60
+    asked.answer(CONSORTIUM, b"junk")
+    written = len(lines(home, "refused", "ask")) - before - 2
+    assert written + sum(entry["lines"] for entry in lines(home, "withheld")) == 10_000
+    assert verify_audit(home.audit_path)[0]
+    assert spent(home)[1:] == (2, 2)
 
 
 def test_a_ledger_that_is_gone_lets_nothing_out(home: NodeHome, reached: list[str]) -> None:

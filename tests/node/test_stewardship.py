@@ -16,8 +16,8 @@ from ahh_federated.identity import Key
 from ahh_federated.node import stewardship
 from ahh_federated.node.home import NodeHome, create_home
 from ahh_federated.node.policy import allow
-from ahh_federated.node.stewardship import decide, decision, find, proposals, propose, read_proposal, recall
-from ahh_federated.study import canonical
+from ahh_federated.node.stewardship import decide, decision, find, proposals, propose, recall
+from ahh_federated.study import canonical, read_canonical
 from tests.study.samples import TEXT, TODAY, small
 
 STUDY = small()
@@ -64,15 +64,15 @@ def test_a_study_handed_over_as_a_file_is_the_one_that_comes_later(home: NodeHom
 
 
 BAD = {
-    "empty": (b"", "is not canonical JSON"),
-    "toml": (TEXT.encode(), "is not canonical JSON"),
+    "empty": (b"", "is not a study as canonical JSON"),
+    "toml": (TEXT.encode(), "is not a study as canonical JSON"),
     "spaces": (CONTENT.replace(b'":', b'": ', 1), "is not in its canonical form"),
     "twice": (CONTENT.replace(b'{"ask"', b'{"zz":1,"ask"').replace(b'"zz":1,', b'"study":1,', 1), "canonical"),
-    "no-study": (b"{}", "is not canonical JSON"),
-    "list": (b"[]", "is not canonical JSON"),
-    "deep": (b"[" * 100_000, "is not canonical JSON"),
+    "no-study": (b"{}", "is not a study as canonical JSON"),
+    "list": (b"[]", "is not a study as canonical JSON"),
+    "deep": (b"[" * 100_000, "is not a study as canonical JSON"),
     "large": (b" " * ((1 << 20) + 1), "is larger than a megabyte"),
-    "no-day": (CONTENT.replace(b"2030-12-31", b"2030-13-31"), "is not canonical JSON"),
+    "no-day": (CONTENT.replace(b"2030-12-31", b"2030-13-31"), "is not a study as canonical JSON"),
     "other-day": (CONTENT.replace(b"2030-12-31", b"20301231"), "is not in its canonical form"),
     "unknown-key": (CONTENT.replace(b'"version":1', b'"version":1,"zz":1'), "is not a known key"),
     "nan": (CONTENT.replace(b'"epsilon":2.0', b'"epsilon":NaN'), "epsilon"),
@@ -94,7 +94,7 @@ def test_what_is_no_study_is_not_kept(home: NodeHome, name: str) -> None:
 def test_one_byte_changed_is_another_study_or_none(place: int, byte: int) -> None:
     changed = CONTENT[:place] + bytes([byte]) + CONTENT[place + 1 :]
     try:
-        study = read_proposal(changed)
+        study = read_canonical(changed)
     except Misuse:
         return
     assert (study.digest == STUDY.digest) == (changed == CONTENT)
@@ -107,6 +107,20 @@ def test_a_coordinator_cannot_fill_the_disk(home: NodeHome, monkeypatch: pytest.
     propose(home, CONTENT, "harbour")
     approve(home)
     propose(home, canonical(NEXT.content), "harbour")
+
+
+def test_what_one_consortium_left_waiting_does_not_block_another(home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stewardship, "MOST_WAITING", 2)
+    studies = [canonical(small(("version = 1", f"version = {k}")).content) for k in range(1, 10)]
+    for consortium in ("harbour", "haven", ""):
+        for _ in range(2):
+            propose(home, studies.pop(), consortium)
+        assert "2 studies wait for a decision" in complaint(lambda consortium=consortium: propose(home, studies[-1], consortium))
+    assert len(proposals(home)) == 6
+    waits = [each for each in proposals(home) if each.consortium == "haven"]
+    decide(home, waits[0].study.digest, "refused", by="An")
+    assert propose(home, studies.pop(), "haven").consortium == "haven"
+    assert "2 studies wait" in complaint(lambda: propose(home, studies[-1], "harbour"))
 
 
 def test_a_study_is_found_by_id_digest_or_file(home: NodeHome, tmp_path: Path) -> None:
@@ -238,7 +252,11 @@ def test_a_proposal_changed_on_the_disk_is_refused(home: NodeHome) -> None:
         recall(home, STUDY.digest)
     assert caught.value.reason == Reason.STUDY
     (home.studies / f"{STUDY.digest}.origin.json").write_text("[]")
-    assert "or its origin cannot be read" in complaint(lambda: recall(home, STUDY.digest))
+    assert "was changed after it came" in complaint(lambda: recall(home, STUDY.digest))
+    path.write_bytes(CONTENT)
+    for origin in ("[]", "", "{}", "[" * 100_000):
+        (home.studies / f"{STUDY.digest}.origin.json").write_text(origin)
+        assert "the origin of" in complaint(lambda: recall(home, STUDY.digest))
 
 
 def test_unknown_digests_are_unknown(home: NodeHome) -> None:

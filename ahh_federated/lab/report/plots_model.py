@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp
+from math import exp, log
 from typing import Any, Final
 
 from matplotlib.axes import Axes
@@ -27,6 +27,7 @@ from ahh_federated.lab.report.plots import (
 from ahh_federated.lab.report.words import Z95, bounded, is_released, usable
 
 Point = Mapping[str, Any]
+_BEYOND: Final = 10.0  # of a coefficient; the axis ends at 4.6
 ODDS_TICKS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
@@ -40,11 +41,12 @@ def odds(plot: Plot, terms: Sequence[Mapping[str, Any]]) -> str:
         for place, term in enumerate(terms):
             if not all(usable(term[key]) for key in ("odds_ratio", "low", "high", "se_sampling")):
                 continue
-            sampling = [exp(term["coefficient"] + side * Z95 * term["se_sampling"]) for side in (-1, 1)]
-            axes.plot([term["low"], term["high"]], [place, place], color=OCHRE, linewidth=6, solid_capstyle="butt")
+            sampling = [_drawn(term["coefficient"] + side * Z95 * term["se_sampling"]) for side in (-1, 1)]
+            reached = [_drawn(log(max(term[key], 1e-300))) for key in ("low", "high")]
+            axes.plot(reached, [place, place], color=OCHRE, linewidth=6, solid_capstyle="butt")
             axes.plot(sampling, [place, place], color=BLUE, linewidth=6, solid_capstyle="butt")
-            axes.plot(term["odds_ratio"], place, "o", color="white", markeredgecolor=INK, markersize=7)
-            limits += [max(term["low"], 0.01), min(term["high"], 100.0)]
+            axes.plot(_drawn(term["coefficient"]), place, "o", color="white", markeredgecolor=INK, markersize=7)
+            limits += [min(max(term[key], 0.01), 100.0) for key in ("low", "high")]
         axes.plot([], [], color=BLUE, linewidth=6, label="from the number of patients")
         axes.plot([], [], color=OCHRE, linewidth=6, label="added by the privacy noise")
         figure.legend(loc="outside lower center", ncols=2, handlelength=1.4)
@@ -52,6 +54,11 @@ def odds(plot: Plot, terms: Sequence[Mapping[str, Any]]) -> str:
         _odds_axis(axes, min(limits) / 1.15, max(limits) * 1.15)
 
     return draw(plot, paint)
+
+
+def _drawn(coefficient: float) -> float:
+    """An odds ratio as it is drawn: what lies far beyond the axis, as an invented number may, is left there."""
+    return exp(max(-_BEYOND, min(_BEYOND, coefficient)))
 
 
 def _odds_axis(axes: Axes, low: float, high: float) -> None:

@@ -23,6 +23,7 @@ from ahh_federated.identity import pem
 from ahh_federated.runtimes.flower.apps import server_app
 from ahh_federated.runtimes.flower.carrier import GridCarrier
 from ahh_federated.runtimes.flower.guard import ASGIApp, FleetGuard, Member, Members
+from ahh_federated.runtimes.flower.listening import Impatient
 from ahh_federated.runtimes.flower.private import NodeInfo, task
 from ahh_federated.runtimes.flower.private_link import State, StateGrid, superlink_app
 
@@ -41,6 +42,7 @@ class SuperLink:
     def __init__(self, state: State, flower: ASGIApp, extra: ASGIApp, context: ssl.SSLContext, door: socket.socket) -> None:
         self._state = state
         self._members = Members()
+        self._changing = threading.Lock()  # a partner that joins is admitted by the API and by whoever follows the roster
         self._guard = FleetGuard(flower, extra, self._members, self._returned)
         self._server = _server(self._guard, context)
         self._door = door
@@ -100,16 +102,19 @@ class SuperLink:
             Misuse: when the key was expelled before.
         """
         key = pem(public)
-        try:
-            node_id = self._state.register(name, key)
-        except ValueError:
-            raise Misuse(f"the key of {name} was expelled, and stays out: let {name} make a new key and join again") from None
-        self._members.add(Member(name, key, node_id))
+        with self._changing:
+            try:
+                node_id = self._state.register(name, key)
+            except ValueError:
+                fix = f"let {name} make a new key and join again"
+                raise Misuse(f"the key of {name} was expelled, and stays out: {fix}") from None
+            self._members.add(Member(name, key, node_id))
 
     def expel(self, name: str) -> None:
         """From now on nothing the partner sends is read, and its key is never admitted again."""
-        for member in self._members.remove(name):
-            self._state.strike(member.node_id)
+        with self._changing:
+            for member in self._members.remove(name):
+                self._state.strike(member.node_id)
 
     def online(self) -> frozenset[str]:
         return frozenset(node.name for node in self._online())
@@ -157,6 +162,7 @@ def _server(guard: ASGIApp, context: ssl.SSLContext) -> uvicorn.Server:
         lifespan="on",
         proxy_headers=False,
         server_header=False,
+        http=Impatient,
         timeout_keep_alive=_KEEP,
         timeout_graceful_shutdown=int(_STOP),
     )

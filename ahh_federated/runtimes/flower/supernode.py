@@ -158,6 +158,7 @@ class _Post:
                 raise
             return known
         with suppress(OSError):  # without it the node is back somewhat later after a crash
+            file.touch(mode=0o600)
             file.write_text(f"{node}\n", encoding="ascii")
         return node
 
