@@ -126,24 +126,49 @@ def _cost(home: NodeHome, study: Study) -> Iterator[str]:
         f"epsilon {study.cost.epsilon(study.budget.delta):.3g} at delta {study.budget.delta:g}, for this study alone"
     )
     try:
-        with home.ledger() as ledger:
-            whole, paid, budget = ledger.spent(), ledger.spent(study.digest), home.policy.budget
+        whole, paid, budget = _books(home, study)
     except AhhError as error:
         yield from _item(f"what is left cannot be told: {error}")
         return
-    yield from _item(_budget(whole, paid, study.cost, budget))
+    yield from _item(_budget(whole, paid, study, budget))
+    if budget.delta != study.budget.delta:
+        yield from _item("the two are at different deltas: the same noise is a smaller epsilon at a larger delta")
     if paid.mu_squared:
         yield from _item(f"of this study epsilon {paid.epsilon(study.budget.delta):.3g} is paid already")
 
 
-def _budget(whole: Spent, paid: Spent, asked: Spent, budget: Budget) -> str:
-    mu_squared, slack = max(asked.mu_squared, paid.mu_squared), max(asked.slack, paid.slack)
-    after = Spent(whole.mu_squared + mu_squared - paid.mu_squared, whole.slack + slack - paid.slack)
+def shortage(home: NodeHome, study: Study) -> str:
+    """What the budget lacks for a study, and the fix; empty when there is enough for all of it."""
+    try:
+        whole, paid, budget = _books(home, study)
+    except AhhError as error:
+        return f"whether the budget is enough cannot be told: {error}"
+    return "" if _after(whole, paid, study).within(budget) else _budget(whole, paid, study, budget)
+
+
+def _books(home: NodeHome, study: Study) -> tuple[Spent, Spent, Budget]:
+    """What all studies have spent, what this one has, and the limit."""
+    with home.ledger() as ledger:
+        return ledger.spent(), ledger.spent(study.digest), home.policy.budget
+
+
+def _after(whole: Spent, paid: Spent, study: Study) -> Spent:
+    mu_squared, slack = max(study.cost.mu_squared, paid.mu_squared), max(study.cost.slack, paid.slack)
+    return Spent(whole.mu_squared + mu_squared - paid.mu_squared, whole.slack + slack - paid.slack)
+
+
+def _budget(whole: Spent, paid: Spent, study: Study, budget: Budget) -> str:
+    after = _after(whole, paid, study)
     now, then = whole.epsilon(budget.delta), after.epsilon(budget.delta)
     said = (
         f"of the data set's budget, epsilon {budget.epsilon:g} at delta {budget.delta:g}, {now:.3g} is spent; after it {then:.3g}"
     )
-    return said if after.within(budget) else f"{said}: MORE THAN THERE IS, so its last questions would be refused"
+    if after.within(budget):
+        return said
+    events = (study.event(ask, line) for ask in study.asks for line in ask.analysis.schedule())
+    which = "some of its questions" if any((whole + event).within(budget) for event in events) else "every new question of it"
+    fix = "unless the data steward raises budget.epsilon in policy.toml"
+    return f"{said}: MORE THAN THERE IS, so {which} will be refused, {fix}"
 
 
 def _verdict(home: NodeHome, study: Study, made: Decision | None) -> Iterator[str]:

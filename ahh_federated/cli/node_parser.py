@@ -73,7 +73,7 @@ def _deciding(part: Verbs[argparse.ArgumentParser]) -> None:
     one = _one(part, "revoke", "revoke", "take an approval back, from the next message on")
     one.add_argument("study", metavar="STUDY")
     _by(one)
-    one = _one(part, "optout", "optout", "leave patients out of everything from the next run on")
+    one = _one(part, "optout", "optout", "leave patients out of everything from the next question on")
     one.add_argument("file", type=Path, metavar="FILE", help="one pseudonym a line")
 
 

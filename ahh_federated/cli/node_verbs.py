@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ahh_federated.audit import verify_audit
-from ahh_federated.cli.node_inspect import describe
-from ahh_federated.errors import Misuse
+from ahh_federated.cli.node_inspect import describe, shortage
+from ahh_federated.errors import AhhError, Misuse
 from ahh_federated.node.home import NodeHome, create_home, default_home, open_home, pseudonyms
 from ahh_federated.node.memory import Memory
 from ahh_federated.node.policy import allow
@@ -25,7 +27,8 @@ def init(asked: argparse.Namespace) -> int:
     home = create_home(asked.home or default_home(), asked.name)
     print(f"made the node {home.name} in {home.path}")
     print(f"fingerprint {home.key.fingerprint}: tell it to the coordinator by telephone, so that both know who joins")
-    print("next: ahh node connect TABLE --allow all, then ahh node join INVITATION; policy.toml has the budget")
+    print("next: ahh node join INVITATION, ahh node connect TABLE --allow all, ahh node doctor, ahh node serve")
+    print(f"the budget is in {home.policy_path}: the data steward reads it first")
     return 0
 
 
@@ -38,7 +41,7 @@ def join(asked: argparse.Namespace) -> int:
     print(f"joined {joined.name} as {joined.partner}; its coordinator is {joined.address}")
     for partner, key in sorted(joined.roster.items()):
         print(f"  {partner} {key}{' (this node)' if key == home.key.fingerprint else ''}")
-    print("next: ahh node doctor, then ahh node serve")
+    print("next: ahh node connect TABLE --allow all unless that is done, ahh node doctor, ahh node serve")
     return 0
 
 
@@ -127,9 +130,10 @@ def check(asked: argparse.Namespace) -> int:
 
 def doctor(asked: argparse.Namespace) -> int:
     from ahh_federated.node.doctor import examine
+    from ahh_federated.runtimes.membership import knocking
 
-    well = True
-    for line in examine(open_home(asked.home)):
+    home, well = open_home(asked.home), True
+    for line in examine(home, knocking(home)):
         print(line, flush=True)
         well = well and line.ok
     return 0 if well else TO_MEND
@@ -196,6 +200,8 @@ def approve(asked: argparse.Namespace) -> int:
     cost = study.cost.epsilon(study.budget.delta)
     if made.decision.ceiling < cost:
         print(f"it may cost up to epsilon {cost:.3g}: beyond the ceiling its questions will be refused")
+    if lacks := shortage(open_home(asked.home), study):
+        print(f"WARNING: {lacks}")
     return 0
 
 
@@ -224,11 +230,29 @@ def _decided(asked: argparse.Namespace, verdict: Verdict) -> Proposal:
 
 def optout(asked: argparse.Namespace) -> int:
     home = open_home(asked.home)
-    given = set(pseudonyms(asked.file))
+    given = frozenset(pseudonyms(asked.file))
     home.audit.write("optout", by=_user())
     everybody = home.add_optouts(given)
-    print(f"{len(given)} pseudonyms read; {everybody} patients are left out of every run from now on")
+    print(f"{len(given)} pseudonyms read; {everybody} are on the list, and left out from the next question on")
+    with suppress(AhhError):  # a table that cannot be read is the doctor's to tell
+        for line in _matched(home, given):
+            print(line)
     return 0
+
+
+def _matched(home: NodeHome, given: frozenset[str]) -> Iterator[str]:
+    """How many of these pseudonyms are patients of the table, by the key columns of the studies that were proposed."""
+    from ahh_federated.node.checks import among
+    from ahh_federated.node.reading import read
+
+    columns = sorted({each.study.patient.key for each in proposals(home)})
+    if not columns or not given:
+        return
+    frame = read(home.source, [])
+    for column in columns:
+        count = among(frame, column, given)
+        if count is not None:
+            yield f"{count} of {len(given)} are in the table, in its column {column!r}"
 
 
 def ledger_show(asked: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ def login(asked: argparse.Namespace) -> int:
 def submit(asked: argparse.Namespace) -> int:
     status = _coordinator(asked).submit(asked.study)
     print(f"{status} (digest {status.digest[:12]})")
-    print(f"Follow it with `ahh wait {status.id}`")
+    print(f"Follow it with `ahh wait {status.digest[:12]}`")
     return 0
 
 
@@ -42,11 +42,11 @@ def status(asked: argparse.Namespace) -> int:
 
 
 def wait(asked: argparse.Namespace) -> int:
-    """Status 0 when the study is done, 3 when it failed or was cancelled."""
+    """Status 0 when the study has answers, 3 when it has none, failed, or was cancelled."""
     console = Console()
     over = _follow(console, _coordinator(asked), asked.study)
     console.print(escape(str(over)), highlight=False)
-    return 0 if over.state is State.DONE else 3
+    return 0 if over.state is State.DONE and not over.reason else 3
 
 
 def fetch(asked: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ahh_federated.cli import tables
+from ahh_federated.coordinator.transcript import TRANSCRIPT
 from ahh_federated.core.costs import Budget, Spent
 from ahh_federated.errors import Breach, Misuse
 from ahh_federated.lab.quoting import SIZES
@@ -87,7 +88,8 @@ def show(console: Console, results: StudyResults, out: Path) -> None:
         most = max(spent, key=lambda partner: float(partner["epsilon_dataset"]))
         so_far = f"epsilon {most['epsilon_dataset']:.3g} of {most['epsilon_limit']:g} at delta {most['delta_limit']:g}"
         console.print(f"\nSpent over all studies, by the partner that spent most: {so_far}", highlight=False)
-    written = ", ".join(sorted(path.name for path in out.iterdir() if path.is_file()))
+    ours = [out / name for name in (REPORT, RESULTS, TRANSCRIPT)] + sorted(out.glob("model*.json"))
+    written = ", ".join(path.name for path in ours if path.exists())
     console.print(f"Written to {out}: {written}", highlight=False)
     console.print(f"Look at {out / REPORT}", highlight=False)
 

@@ -7,6 +7,7 @@ queued ──► waiting (for approvals) ──► running ──► done
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,7 @@ from typing import Any, Protocol, TypeVar, final
 
 from ahh_federated.coordinator.database import Database, now
 from ahh_federated.errors import Misuse
-from ahh_federated.study import read_canonical
+from ahh_federated.study import Study, read_canonical
 
 MOST_A_DAY = 100  # studies of one researcher
 _LEAST_PREFIX = 6
@@ -83,7 +84,8 @@ class Queue:
         The same study again changes nothing, unless it failed or was cancelled: then it is queued afresh.
 
         Raises:
-            Misuse: when it is no study in canonical JSON, has expired, is another researcher's, or is one too many today.
+            Misuse: when it is no study in canonical JSON, has expired, is another researcher's, has another one's version, or is
+                one too many today.
         """
         study = read_canonical(content)
         if study.expires < datetime.now(UTC).date():
@@ -95,6 +97,7 @@ class Queue:
                 raise Misuse(f"the study {study.id} was submitted by another researcher: raise its `version` to submit your own")
             if found is not None and found.state not in (State.FAILED, State.CANCELLED):
                 return found
+            _check_version(db, study)
             yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat(timespec="milliseconds")
             recent = db.execute("SELECT count(*) FROM studies WHERE by = ? AND submitted > ?", (by, yesterday)).fetchone()[0]
             if recent >= MOST_A_DAY:
@@ -154,6 +157,14 @@ class Queue:
 
     def close(self) -> None:
         self._db.close()
+
+
+def _check_version(db: sqlite3.Connection, study: Study) -> None:
+    """People tell the versions of a study apart by their number."""
+    others = "SELECT content FROM studies WHERE id = ? AND digest <> ? AND state NOT IN ('failed', 'cancelled')"
+    for (content,) in db.execute(others, (study.id, study.digest)):
+        if read_canonical(content).version == study.version:
+            raise Misuse(f"another study {study.id} of version {study.version} is here already: raise `version`")
 
 
 _Some = TypeVar("_Some", bound=Named)

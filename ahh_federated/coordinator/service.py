@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -123,7 +124,10 @@ class Service:
         return Recorder.mended(path)[0].partners
 
     def _agreed(self, queued: Queued, study: Study, post: Post) -> tuple[str, ...]:
-        """The partners that approved, once all have decided or the time for it is over; none while it must wait."""
+        """All partners, once enough have approved and all have decided or the time for it is over; none while it must wait.
+
+        Those that did not approve are in it to say so: their nodes refuse, and the results show it.
+        """
         if datetime.now(UTC).date() > study.expires:
             raise Breach(f"the study expired on {study.expires}")
         standings = post.propose(study.digest, queued.content, sorted(post.roster), _PROPOSING)
@@ -132,11 +136,14 @@ class Service:
         self.queue.note(queued.digest, _progress(study, {name: _words(each) for name, each in standings.items()}))
         hours = timedelta(hours=study.approval_hours)
         over = datetime.now(UTC) - datetime.fromisoformat(queued.submitted) > hours
+        said = f"{len(approved)} of {len(standings)} partners have approved, the study needs {study.minimum_partners}"
+        refused = Counter(_words(each) for each in standings.values() if _says(each) == "refused")
+        said += "".join(f"; {count} {what}" for what, count in sorted(refused.items()))
         if over or (standings and not undecided):
             if len(approved) >= study.minimum_partners:
-                return approved
-            raise Breach(f"{len(approved)} partners approved, the study needs {study.minimum_partners}")
-        self._move(queued, State.WAITING, f"{len(approved)} of {len(standings)} partners have approved")
+                return tuple(standings)
+            raise Breach(said)
+        self._move(queued, State.WAITING, said)
         pause = self._pause.get(queued.digest, _FIRST)
         self._due[queued.digest], self._pause[queued.digest] = time.monotonic() + pause, min(2 * pause, _LONGEST)
         return ()
@@ -147,9 +154,10 @@ class Service:
         note = _Noting(self.queue, study, dict.fromkeys(partners, "approved"))
         with Recorder.resume(Header(study, partners, "", False), out) as recorder:
             link = Resumed(SignedLink(post, partners, study.round_deadline), tuple(recorder.exchanges))
-            Session(study, link, recorder.record, note).outcomes()
+            outcomes = Session(study, link, recorder.record, note).outcomes()
             recorder.finish(self._spending(partners, post.roster))
-        self._move(queued, State.DONE)
+        answered = any(outcome.status is Status.RELEASED for outcome in outcomes)
+        self._move(queued, State.DONE, "" if answered else f"but no ask has an answer: {outcomes[0].reason}")
 
     def _spending(self, partners: Iterable[str], roster: Mapping[str, str]) -> dict[str, Spending]:
         latest = {each.node: each for each in self.witness.all()}

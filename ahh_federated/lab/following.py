@@ -23,6 +23,7 @@ class Following:
         self._progress = lines(console)
         self._lines: dict[str, TaskID] = {}
         self._lost = False
+        self._told = ""
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -35,6 +36,9 @@ class Following:
         if self._lost:
             self._say("[green]the coordinator answers again")
         self._lost = False
+        if not self._progress.console.is_terminal and str(status) != self._told:  # a log has no lines that change
+            self._told = str(status)
+            self._say(escape(self._told))
         partners = status.partners
         if status.state is State.QUEUED and status.position:
             self._line("queue", 0, 1, f"place {status.position}")

@@ -16,7 +16,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from fractions import Fraction
 
 from ahh_federated.core.costs import Budget, Event, Spent
 from ahh_federated.errors import Reason, Refusal
@@ -216,18 +215,13 @@ class Totals:
             raise broken(self.dataset, 1, "a ledger begins with a budget")
         whole, own = self.whole, self.study(study)
         if not (whole + event).within(self.budget):
-            fix = "ask for less, or let this node's operator raise the budget"
+            fix = "ask for less, or let the data steward raise the budget in policy.toml"
             raise _exceeded(f"data set {self.dataset!r}", whole, self.budget, event, fix)
         if not (own + event).within(ceiling):
             raise _exceeded(f"study {study!r}", own, ceiling, event, "ask for less, or have a higher ceiling approved")
 
 
 def _exceeded(name: str, spent: Spent, cap: Budget, event: Event, fix: str) -> Refusal:
-    left = max(Fraction(0), cap.mu_squared - spent.mu_squared)
-    slack = max(Fraction(0), cap.slack - spent.slack)
-    return Refusal(
-        Reason.BUDGET,
-        f"{name}: epsilon {spent.epsilon(cap.delta):.4g} of {cap.epsilon:g} at delta {cap.delta:g} is spent;"
-        f" mu^2 {float(left):.4g} and grid slack {float(slack):.4g} are left, this release needs"
-        f" {float(event.mu_squared):.4g} and {float(event.slack):.4g}; {fix}",
-    )
+    now, then = spent.epsilon(cap.delta), (spent + event).epsilon(cap.delta)
+    said = f"epsilon {now:.4g} of {cap.epsilon:g} at delta {cap.delta:g} is spent, and this answer would make it {then:.4g}"
+    return Refusal(Reason.BUDGET, f"{name}: {said}; {fix}")

@@ -68,6 +68,11 @@ def check(frame: Frame, study: Study, policy: Policy, without: frozenset[str] = 
     return findings
 
 
+def among(frame: Frame, column: str, keys: frozenset[str]) -> int | None:
+    """How many of these keys are in a column of the table; None when it has no such column, or several."""
+    return len(keys & set(texts(frame[column]))) if list(frame.columns).count(column) == 1 else None
+
+
 def _patients(keys: list[str], study: Study) -> list[Finding]:
     if not keys:
         return [Finding("the table has no rows: look at the export or the query")]

@@ -48,8 +48,14 @@ class Line:
         return f"{'ok' if self.ok else 'MEND':<5}{self.what:<13}{self.text}"
 
 
-def examine(home: NodeHome) -> Iterator[Line]:
-    """Look at everything, in the order in which things depend on each other."""
+def examine(home: NodeHome, knock: Callable[[Consortium], str] | None = None) -> Iterator[Line]:
+    """Look at everything, in the order in which things depend on each other; one fault is told once.
+
+    Args:
+        home: the node.
+        knock: calls a coordinator with the node's own key, and says how it was received; raises AhhError when it was turned
+            away.  Without it nobody is asked whether the node is still a member.
+    """
     looks: list[tuple[str, Callable[[NodeHome], str]]] = [
         ("versions", lambda home: versions_line()),
         ("permissions", _permissions),
@@ -61,14 +67,23 @@ def examine(home: NodeHome) -> Iterator[Line]:
         ("table", _table),
         ("consortia", _consortia),
     ]
+    told: set[str] = set()
     for what, look in looks:
-        yield _line(what, lambda look=look: look(home))  # type: ignore[misc]
+        line = _line(what, lambda look=look: look(home))  # type: ignore[misc]
+        if line.ok or line.text not in told:
+            yield line
+        told.add(line.text)
     try:
         known = home.consortia().values()
     except Misuse:
         return
     for consortium in known:
-        yield from _coordinator(consortium)
+        trusted = True
+        for line in _coordinator(consortium):
+            yield line
+            trusted = trusted and (line.ok or line.what not in ("network", "tls"))
+        if knock is not None and trusted:
+            yield _line("membership", lambda consortium=consortium: knock(consortium))  # type: ignore[misc]
 
 
 def versions() -> dict[str, str]:
@@ -108,7 +123,7 @@ def _permissions(home: NodeHome) -> str:
         if state.st_uid != os.geteuid():
             raise Misuse(f"{path} belongs to another user than runs this: run as the node's own user, or chown it")
         if stat.S_IMODE(state.st_mode) & 0o077:
-            raise Misuse(f"{path} is open to others: chmod {'700' if path.is_dir() else '600'} {path}")
+            raise Misuse(f"{path} can be read by others: chmod {'700' if path.is_dir() else '600'} {path}")
     if stat.S_IMODE(home.policy_path.stat().st_mode) & 0o022:
         raise Misuse(f"{home.policy_path} can be changed by others: chmod 644 {home.policy_path}")
     return f"{home.path} is this user's alone"
@@ -174,7 +189,8 @@ def _table(home: NodeHome) -> str:
     frame = read(source, faults)
     if faults:
         raise Misuse("; ".join(faults))
-    return f"{source.shown}: {len(frame)} rows, {len(frame.columns)} columns"
+    without = f", {count} opted out" if (count := len(home.optouts)) else ""
+    return f"{source.shown}: {len(frame)} rows, {len(frame.columns)} columns{without}"
 
 
 def _consortia(home: NodeHome) -> str:

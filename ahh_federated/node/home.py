@@ -7,6 +7,7 @@ node's alone (0700 and 0600), but for the rules and the public key, which anybod
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ from ahh_federated.node.sources import Source, read_source
 from ahh_federated.study.fields import Table, checked_name
 
 VARIABLE = "AHH_NODE_HOME"
+_NO_PSEUDONYM = re.compile(r"""[,;\t"']|=(?!=*$)""")  # a row, or a setting; Base64 may end in =
 _CONFIG = """\
 # A node of ahh_federated.  Its rules are in policy.toml; everything else in this folder is written by `ahh node`.
 
@@ -193,7 +195,7 @@ class NodeHome:
         return frozenset(pseudonyms(self.optout_path)) if self.optout_path.exists() else frozenset()
 
     def add_optouts(self, keys: Iterable[str]) -> int:
-        """Leave these patients out from the next run on; how many there are in all."""
+        """Leave these patients out from the next question on; how many there are in all."""
         merged = sorted(self.optouts | frozenset(keys))
         write(self.optout_path, "".join(f"{each}\n" for each in merged).encode())
         return len(merged)
@@ -262,13 +264,17 @@ def open_home(path: Path | None = None) -> NodeHome:
 
 
 def pseudonyms(path: Path) -> list[str]:
-    """One a line.  Raises Misuse when the file cannot be read."""
+    """One a line.  Raises Misuse when the file cannot be read, or a line holds something else."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise Misuse(f"{path} cannot be read ({error.strerror}): give a text file with one pseudonym a line") from None
     except UnicodeDecodeError:
         raise Misuse(f"{path} is not UTF-8 text: give a text file with one pseudonym a line") from None
+    for number, line in enumerate(lines, 1):
+        if _NO_PSEUDONYM.search(line.strip()):
+            fix = "one pseudonym a line and nothing else; of a table, give its key column alone"
+            raise Misuse(f"{path}: line {number} holds a comma, semicolon, tab, quote or = and is no pseudonym: {fix}")
     return [line.strip() for line in lines if line.strip()]
 
 

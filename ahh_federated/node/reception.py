@@ -124,6 +124,7 @@ class Reception:
             return self._standing(consortium, study, "pending", Reason.PAUSED if self._home.paused else "")
         self._uphold(study, made)
         self._memory.require(self._books(), _own(call))
+        self._desk(study, made)  # a table that is gone is better known before the first question
         return self._standing(consortium, study, "approved", "")
 
     def _standing(self, consortium: str, study: Study, standing: str, reason: str) -> bytes:
@@ -221,7 +222,7 @@ class Reception:
             query=request.kind[:80],
             decision=str(reply.status),
             reason=reply.reason,
-            epsilon=min(self._books().spent().epsilon(self._rules().budget.delta), 1e6),
+            spent=min(self._books().spent().epsilon(self._rules().budget.delta), 1e6),
         )
 
     def _note(self, consortium: str, study: str, action: str, reason: Reason, why: str) -> None:

@@ -46,7 +46,7 @@ def file_source(path: Path) -> Source:
     """Raises Misuse when the file is no table by its name."""
     if not path.name.lower().endswith(SUFFIXES):
         raise Misuse(f"{path} is not a table by its name: give a file that ends in {', '.join(SUFFIXES)}, or --sql URL")
-    return Source(path=path.absolute())
+    return Source(path=_placed(path))
 
 
 def sql_source(url: str, query: str, password_file: Path | None = None, password_env: str = "") -> Source:
@@ -57,7 +57,9 @@ def sql_source(url: str, query: str, password_file: Path | None = None, password
     if password_file is not None and password_env:
         raise Misuse("the password is in a file or in an environment variable: give one of the two")
     if password_file is not None:
-        password_file = password_file.absolute()
+        password_file = _placed(password_file)
+    if parsed.get_backend_name() == "sqlite" and parsed.database and not parsed.database.startswith((":", "file:")):
+        parsed = parsed.set(database=str(_placed(Path(parsed.database))))
     return Source(url=parsed.render_as_string(), query=query, password_file=password_file, password_env=password_env)
 
 
@@ -78,6 +80,12 @@ def read_source(table: Table) -> Source:
             raise Misuse(f"{table.path} has a path, so query and password have no use: drop them")
         return file_source(Path(path))
     return sql_source(url, query, Path(password_file) if password_file else None, password_env)
+
+
+def _placed(path: Path) -> Path:
+    """Where a file is, whatever folder a command runs in.  A link stays one: it may point at another file tomorrow."""
+    whole = path.absolute()
+    return whole.parent.resolve() / whole.name if ".." in whole.parts else whole
 
 
 def checked_url(text: str) -> URL:

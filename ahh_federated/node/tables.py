@@ -27,7 +27,6 @@ from ahh_federated.study import Study
 from ahh_federated.study.declarations import FOLD, Folds
 
 Frame = pd.DataFrame
-_UNREADABLE = "\ufffd"
 _EXACT = 2.0**53  # beyond this, neighbouring whole numbers are one and the same float
 _KEY, _ORDER = "\0key", "\0order"
 _EMPTY = ("", "na", "nan", "null", "none")
@@ -244,7 +243,7 @@ def _cell(value: object) -> str:
     try:
         return str(value)
     except ValueError:  # a whole number of thousands of digits
-        return _UNREADABLE
+        return ""
 
 
 def _column(values: pd.Series[str], column: Column, faults: _Faults) -> F64:

@@ -9,7 +9,7 @@ from ahh_federated.errors import Reason, Refusal
 from ahh_federated.node.home import NodeHome
 from ahh_federated.node.reception import Reception
 from ahh_federated.runtimes.flower.supernode import Membership, serve
-from ahh_federated.runtimes.processes import log, stopping
+from ahh_federated.runtimes.processes import alone, log, stopping
 from ahh_federated.version import VERSION
 
 
@@ -22,27 +22,28 @@ def serve_node(home: NodeHome, tell: Callable[[str], None] | None = None, stop: 
         stop: ends the service as a signal would.
 
     Raises:
-        Misuse: when no table is connected.
+        Misuse: when no table is connected, or another process serves this node.
         Refusal: when the ledger is gone or broken.
     """
     say, key = tell or log, home.key
-    _check_ledger(home)
-    say(f"ahh {VERSION} node {home.name} {key.fingerprint}, table {home.source.shown}")
-    reception = Reception(home, say)
+    with alone(home.path / "serving.lock", f"the node in {home.path}"):
+        _check_ledger(home)
+        say(f"ahh {VERSION} node {home.name} {key.fingerprint}, table {home.source.shown}")
 
-    def memberships() -> list[Membership]:
-        return [
-            Membership(each.name, each.address, each.ca.encode(), key.private, home.node_id_path(each.name))
-            for each in home.consortia().values()
-        ]
+        def memberships() -> list[Membership]:
+            return [
+                Membership(each.name, each.address, each.ca.encode(), key.private, home.node_id_path(each.name))
+                for each in home.consortia().values()
+            ]
 
-    if not memberships():
-        say("this node is in no consortium yet: `ahh node join INVITATION`; it need not be started again then")
-    with stopping(stop) as ending:
-        try:
-            serve(memberships, reception.answer, ending, say)
-        finally:
-            reception.close()
+        if not memberships():
+            say("this node is in no consortium yet: `ahh node join INVITATION`; it need not be started again then")
+        reception = Reception(home, say)
+        with stopping(stop) as ending:
+            try:
+                serve(memberships, reception.answer, ending, say)
+            finally:
+                reception.close()
     say("stopped; what was released is in the ledger")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+
+from ahh_federated.errors import Misuse
 
 
 @contextmanager
@@ -23,6 +28,19 @@ def stopping(stop: threading.Event | None) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def alone(path: Path, what: str) -> Iterator[None]:
+    """Hold the file `path` locked.  Raises Misuse when another process does; the lock ends with the process."""
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Misuse(f"{what} is served by another process: end that one first") from None
+    finally:
+        os.close(handle)
 
 
 def log(line: str) -> None:

@@ -86,7 +86,7 @@ def play(script: Script, names: list[str], port: int) -> None:
         list(both.map(lambda name: equip(script, name), names))
     script.ahh("coordinator roster --home coordinator")
 
-    tell("The researcher asks what the study would cost, and hands it in")
+    tell("The researcher hands the study in")
     script.ahh("login an-peeters.access")
     script.ahh("submit child-overweight.toml")
 

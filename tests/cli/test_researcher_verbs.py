@@ -70,7 +70,7 @@ def test_login(desk, capsys):
 def test_submit_status_cancel(ahh, desk):
     printed = ahh("submit", "growth.toml")
     digest = desk.queue.studies()[0].digest
-    assert f"growth: queued, place 1 in the queue (digest {digest[:12]})" in printed and "`ahh wait growth`" in printed
+    assert f"growth: queued, place 1 in the queue (digest {digest[:12]})" in printed and f"`ahh wait {digest[:12]}`" in printed
     listed = ahh("status")
     assert "growth" in listed and "queued, place 1" in listed and digest[:12] in listed
     desk.queue.note(digest, PROGRESS)

@@ -373,6 +373,7 @@ def test_faults_of_the_coordinator_tell_no_more_than_that(client, desk, an, monk
     assert answer.status_code == 503 and "sqlite" not in answer.text.lower()
     monkeypatch.setattr(module._Desk, "_shown", lambda *_: 1 / 0)
     monkeypatch.setattr(type(desk.queue), "studies", lambda self: [None])
+    monkeypatch.setattr(type(desk.queue), "order", lambda self: [])
     answer = client.get(STUDIES, headers=an)
     assert answer.status_code == 500 and "ZeroDivision" not in answer.text and "Traceback" not in answer.text
 

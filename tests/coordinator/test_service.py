@@ -172,7 +172,7 @@ def test_the_stewards_are_awaited(coordinator: Coordinator, nodes: Nodes) -> Non
     assert not coordinator.home.transcript(STUDY.digest).exists()
     approved(nodes, "north")
     coordinator.serve(3)
-    assert coordinator.state().reason == "2 of 3 partners have approved"
+    assert coordinator.state().reason == "2 of 3 partners have approved, the study needs 2"
     assert coordinator.asked() == []
     nodes.homes["south"].pause()
     approved(nodes, "south")
@@ -190,7 +190,10 @@ def test_a_study_runs_with_those_that_approved_when_all_have_decided(coordinator
     coordinator.submit()
     coordinator.serve()
     assert coordinator.state().state is State.DONE
-    assert read_transcript(coordinator.home.transcript(STUDY.digest))[0].partners == ("east", "north")
+    header, exchanges, _ = read_transcript(coordinator.home.transcript(STUDY.digest))
+    assert header.partners == ("east", "north", "south")
+    said = {(each.replies["south"].status, each.replies["south"].reason) for each in exchanges if "south" in each.replies}
+    assert said == {(Status.REFUSED, "approval")}
     assert nodes.counts() == [(STEPS, STEPS)] * 2 + [(0, 0)]
 
 
@@ -200,7 +203,8 @@ def test_too_few_approvals_end_a_study(coordinator: Coordinator, nodes: Nodes) -
         decide(nodes.homes[name], STUDY.digest, "refused", by="the steward", today=TODAY)
     coordinator.submit()
     coordinator.serve()
-    assert (coordinator.state().state, coordinator.state().reason) == (State.FAILED, "1 partners approved, the study needs 2")
+    reason = "1 of 3 partners have approved, the study needs 2; 2 refused: approval"
+    assert (coordinator.state().state, coordinator.state().reason) == (State.FAILED, reason)
     assert nodes.counts() == [(0, 0)] * 3
 
 
@@ -208,7 +212,9 @@ def test_too_few_approvals_end_a_study(coordinator: Coordinator, nodes: Nodes) -
 def test_when_the_time_for_approvals_is_over_those_who_did_not_decide_are_out(
     coordinator: Coordinator, nodes: Nodes, enough: bool
 ) -> None:
-    hurried = small(*QUIET, ("minimum_partners = 2", "minimum_partners = 2\napproval_hours = 1e-9"))
+    hurried = small(
+        *QUIET, ("version = 1", "version = 2"), ("minimum_partners = 2", "minimum_partners = 2\napproval_hours = 1e-9")
+    )
     approved(nodes, *(("east", "south") if enough else ("south",)), study=hurried)
     coordinator.submit(hurried)
     coordinator.serve()
@@ -331,14 +337,16 @@ def test_it_is_not_tried_again_at_once(coordinator: Coordinator, nodes: Nodes) -
 
 
 def test_a_study_nobody_could_decide_on_ends(tmp_path: Path) -> None:
-    hurried = small(*QUIET, ("minimum_partners = 2", "minimum_partners = 2\napproval_hours = 1e-9"))
+    hurried = small(
+        *QUIET, ("version = 1", "version = 2"), ("minimum_partners = 2", "minimum_partners = 2\napproval_hours = 1e-9")
+    )
     lonely = Coordinator.make(tmp_path / "lonely", Nodes({}, {}))
     lonely.submit()
     lonely.submit(hurried)
     lonely.serve(3)
     assert lonely.state().state is State.WAITING
     found = lonely.state(hurried)
-    assert (found.state, found.reason) == (State.FAILED, "0 partners approved, the study needs 2")
+    assert (found.state, found.reason) == (State.FAILED, "0 of 0 partners have approved, the study needs 2")
 
 
 def test_two_studies_are_run_in_the_order_they_came(coordinator: Coordinator, nodes: Nodes) -> None:

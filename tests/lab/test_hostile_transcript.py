@@ -106,7 +106,7 @@ def test_what_was_spent_is_a_number(liar, study, tmp_path, value):
     invent(tmp_path / "sent", study)
     path = tmp_path / "sent" / "transcript.jsonl"
     lines = path.read_text().splitlines(keepends=True)
-    lines[-1] = '{"spending":{"east":{"delta_limit":1e-06,"epsilon":%s,"epsilon_limit":4.0}}}\n' % value
+    lines[-1] = '{"spending":{"east":{"delta_limit":1e-06,"epsilon":VALUE,"epsilon_limit":4.0}}}\n'.replace("VALUE", value)
     path.write_text("".join(lines))
     with pytest.raises(Breach):
         liar.fetch(study, tmp_path / "out")
@@ -158,4 +158,4 @@ def test_names_are_no_markup_in_tables(study, tmp_path):
     out = io.StringIO()
     tables.answers(Console(file=out, width=200), results.data)
     scored = any(ask["analysis"] == "scores" and ask["status"] == "released" for ask in results.data["asks"])
-    assert not scored or ("[/bold]" in out.getvalue() and "[red]east" in out.getvalue())
+    assert scored and "[/bold]" in out.getvalue() and "[red]east" in out.getvalue()

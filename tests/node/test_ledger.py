@@ -69,7 +69,7 @@ def test_the_data_set_budget_is_reached_exactly_and_never_passed(ledger: Ledger)
     message = refused(Reason.BUDGET, lambda: pay(ledger, "one too many"))
     assert ledger.head() == before
     assert ledger.spent() == Spent.of([EVENT] * count)
-    assert "'children'" in message and "are left" in message and "epsilon" in message
+    assert "'children'" in message and "would make it" in message and "epsilon" in message
 
 
 def test_two_studies_share_the_budget_of_the_data_set(ledger: Ledger) -> None:

@@ -71,16 +71,17 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return fail
 
     monkeypatch.setattr(desk_module, "release", raising("gate"))
-    monkeypatch.setattr(reception_module, "load_cohort", raising("table"))
+    original = reception_module.load_cohort
+    monkeypatch.setattr(reception_module, "load_cohort", lambda *of, **named: (seen.append("table"), original(*of, **named))[1])
     return seen
 
 
 def refused(asked: Reception, home: NodeHome, call: Call, reason: Reason, reached: list[str]) -> None:
     """Refused for this reason alone, with nothing computed and nothing spent, and it is in the log."""
-    before = spent(home)
+    before, already = spent(home), list(reached)
     found = reply(asked, home, call)
     assert found.to_json() == Reply(found.request, Status.REFUSED, reason=str(reason)).to_json()
-    assert reached == []
+    assert reached == already
     assert spent(home) == before
     event = last_event(home)
     assert {key: event[key] for key in ("event", "action", "reason", "study")} == {

@@ -21,7 +21,7 @@ from ahh_federated.runtimes.coordinator_process import _Members
 from ahh_federated.runtimes.enrolment import join, write_invitation
 from ahh_federated.runtimes.flower import listening
 from ahh_federated.runtimes.flower.private_link import State
-from ahh_federated.study import parse_study, read_canonical
+from ahh_federated.study import parse_study
 from ahh_federated.study.study import MOST_ASKS
 from tests.coordinator.coordinators import desk as made_desk
 from tests.coordinator.coordinators import study as our_study
@@ -172,9 +172,13 @@ def test_a_line_that_is_kept_alive_is_not_cut(link, authority, monkeypatch):
     with line(link, authority) as friend:
         for _ in range(3):
             friend.sendall(b"GET /ahh/v1/about HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert friend.recv(12) == b"HTTP/1.1 200"
+            heard = b""
+            while not heard.endswith(b"0\r\n\r\n"):
+                part = friend.recv(1000)
+                assert part
+                heard += part
+            assert heard.startswith(b"HTTP/1.1 200")
             time.sleep(0.3)
-            friend.recv(1000)
 
 
 @pytest.fixture
@@ -216,17 +220,6 @@ def test_a_study_has_no_more_asks_than_a_steward_reads():
         parse_study(content)
 
 
-def test_a_study_that_is_handed_in_again_is_logged_once(desk):
-    asked = {"Authorization": f"Bearer {desk.roster.welcome('an')}"}
-    client = Client(desk.app)
-    for _ in range(3):
-        assert client.post("/ahh/v1/studies", content=our_study(), headers=asked).status_code == 200
-    assert desk.events().count("submit") == 1
-    client.post(f"/ahh/v1/studies/{read_canonical(our_study()).digest}/cancel", headers=asked)
-    client.post("/ahh/v1/studies", content=our_study(), headers=asked)
-    assert desk.events().count("submit") == 2
-
-
 def test_the_list_of_studies_asks_for_the_order_once(desk, monkeypatch):
     for version in range(1, 6):
         desk.queue.submit(our_study(version), "an")
@@ -243,4 +236,4 @@ def test_no_cell_of_a_database_stops_the_others():
     rows = [["1", *[10**5000] * (len(names) - 1)], [10**5000, *["1"] * (len(names) - 1)]]
     found: list[str] = []
     assert load_cohort(frame_of(names, rows), study, "t", found).size == 1
-    assert found
+    assert any("have no" in each for each in found)

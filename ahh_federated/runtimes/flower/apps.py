@@ -19,6 +19,7 @@ from ahh_federated.wire import Reply, Request, checked
 
 ACTION = "ahh"
 MESSAGE_TYPE = f"query.{ACTION}"
+HOLD = 5.0  # seconds that a pull waits at the coordinator for a message, so that nodes need not ask all the time
 _RECORD, _KEY = "ahh", "bytes"
 
 

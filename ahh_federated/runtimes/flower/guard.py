@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.concurrency import run_in_threadpool
 
+from ahh_federated.runtimes.flower.apps import HOLD
 from ahh_federated.runtimes.flower.private_link import (
     EARLIEST,
     KEY_HEADER,
@@ -49,7 +50,6 @@ _CALLS = {
     _PUSH: _SMALL,
     _PUSH_PART: _LARGE,
 }
-HOLD = 5.0  # seconds that a pull waits for a message, so that nodes need not ask all the time
 
 
 @dataclass(frozen=True, slots=True)

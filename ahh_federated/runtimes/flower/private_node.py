@@ -105,6 +105,10 @@ class FleetLine:
                 )
             )
 
+    def push_nothing(self) -> None:
+        """A request that is in order but for its content.  HTTP 401: the key is not admitted; 403: it is."""
+        self._client.PushMessages(PushMessagesRequest())
+
     def close(self) -> None:
         self._client.close()
 

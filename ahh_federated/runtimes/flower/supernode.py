@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from ahh_federated.errors import AhhError
-from ahh_federated.runtimes.flower.apps import client_app
+from ahh_federated.errors import AhhError, Unreachable
+from ahh_federated.runtimes.flower.apps import HOLD, client_app
 from ahh_federated.runtimes.flower.private import failed
 from ahh_federated.runtimes.flower.private_node import INTERVAL, FleetLine
 
@@ -94,6 +94,23 @@ def serve(
         post.halt()
     for post in posts.values():
         post.end()
+
+
+def knock(membership: Membership) -> None:
+    """See whether a coordinator admits the node's key.  Nothing changes there, also while the node is served.
+
+    Raises:
+        Unreachable: when the coordinator refuses the key, or there is no such answer as a coordinator gives.
+    """
+    line = FleetLine(membership.address, membership.ca, membership.key)
+    try:
+        line.push_nothing()
+    except httpx.HTTPError as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.FORBIDDEN:
+            return  # the key is looked at before what is handed in
+        raise Unreachable(_reason(error, membership.address)) from None
+    finally:
+        line.close()
 
 
 @final
@@ -212,7 +229,7 @@ def _reason(error: httpx.HTTPError, address: str) -> str:
         if error.response.status_code != httpx.codes.UNAUTHORIZED:
             return f"{address} answers HTTP {error.response.status_code}: trying again"
         ahead = _ahead(error.response)
-        if ahead is not None and not -300 < ahead < _SKEW:
+        if ahead is not None and not -300 < ahead < _SKEW + HOLD:  # the date may be that of the moment a held pull began
             return f"{address} refuses this machine's clock, which is {ahead:+.0f} seconds off: set it by NTP"
         return f"{address} refuses this node: its key is not admitted there, or was revoked; ask the coordinator"
     cause: BaseException | None = error
