@@ -45,6 +45,10 @@ class Key:
             file.write(text)
             file.flush()
             os.fsync(handle)
+        return cls.of(private)
+
+    @classmethod
+    def of(cls, private: ec.EllipticCurvePrivateKey) -> Key:
         return cls(private, _line(private.public_key()))
 
     @classmethod
@@ -60,7 +64,7 @@ class Key:
             raise Misuse(f"{path} holds no private key: put the key back from your backup") from None
         if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
             raise Misuse(f"{path} is not a key on the curve P-256: put the key back that this software made")
-        return cls(private, _line(private.public_key()))
+        return cls.of(private)
 
     @property
     def fingerprint(self) -> str:

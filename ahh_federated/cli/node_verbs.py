@@ -287,6 +287,10 @@ def ledger_recover(asked: argparse.Namespace) -> int:
         spent = ledger.spent().epsilon(delta)
     home.audit.write("recover", by=_user(), burned=burned, spent=spent)
     print(f"burned epsilon {burned:.3g} that this ledger forgot; {spent:.3g} of {home.policy.budget.epsilon:g} is spent")
+    for each in proposals(home):  # the ledger has forgotten what each had spent of its own ceiling
+        if each.decision is not None and each.decision.verdict == "approved":
+            decide(home, each.study.digest, "revoked", by="ahh node ledger recover")
+            print(f"revoked the approval of {each.study.id} ({each.study.digest[:12]}): approved again, it has its ceiling anew")
     return 0
 
 

@@ -36,7 +36,8 @@ class Following:
         if self._lost:
             self._say("[green]the coordinator answers again")
         self._lost = False
-        if not self._progress.console.is_terminal and str(status) != self._told:  # a log has no lines that change
+        log = not self._progress.console.is_terminal  # which has no lines that change
+        if log and not status.state.over and str(status) != self._told:
             self._told = str(status)
             self._say(escape(self._told))
         partners = status.partners

@@ -78,12 +78,7 @@ def examine(home: NodeHome, knock: Callable[[Consortium], str] | None = None) ->
     except Misuse:
         return
     for consortium in known:
-        trusted = True
-        for line in _coordinator(consortium):
-            yield line
-            trusted = trusted and (line.ok or line.what not in ("network", "tls"))
-        if knock is not None and trusted:
-            yield _line("membership", lambda consortium=consortium: knock(consortium))  # type: ignore[misc]
+        yield from _coordinator(consortium, knock)
 
 
 def versions() -> dict[str, str]:
@@ -200,8 +195,8 @@ def _consortia(home: NodeHome) -> str:
     return ", ".join(f"{name} (as {each.partner})" for name, each in known.items()) + ("; PAUSED" if home.paused else "")
 
 
-def _coordinator(consortium: Consortium) -> Iterator[Line]:
-    """Network, TLS, clock and version, as far as each is reached."""
+def _coordinator(consortium: Consortium, knock: Callable[[Consortium], str] | None) -> Iterator[Line]:
+    """Network, TLS, clock, version and membership, as far as each is reached."""
     try:
         raw = _connected(consortium.address)
     except (AhhError, OSError) as error:
@@ -228,6 +223,8 @@ def _coordinator(consortium: Consortium) -> Iterator[Line]:
         return
     yield _line("clock", lambda: _clock(date))
     yield _line("coordinator", lambda: _version(about))
+    if knock is not None:
+        yield _line("membership", lambda: knock(consortium))
 
 
 def _connected(address: str) -> socket.socket:

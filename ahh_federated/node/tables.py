@@ -76,11 +76,11 @@ def read_table(path: Path, found: list[str] | None = None) -> pd.DataFrame:
         raise
     except OSError as error:
         why = error.strerror or "it is damaged"
-        raise Refusal(Reason.TABLE, f"{path.name} cannot be read ({why}): check the file and its rights") from None
+        raise Refusal(Reason.TABLE, f"{path} cannot be read ({why}): check the file and its rights") from None
     except UnicodeDecodeError:
-        raise Refusal(Reason.TABLE, f"{path.name} is not UTF-8: save it as UTF-8") from None
+        raise Refusal(Reason.TABLE, f"{path} is not UTF-8: save it as UTF-8") from None
     except Exception:  # pandas and Arrow raise many kinds, and their texts may quote a cell
-        raise Refusal(Reason.TABLE, f"{path.name} is not a table: save it as CSV with a header line, or as Parquet") from None
+        raise Refusal(Reason.TABLE, f"{path} is not a table: save it as CSV with a header line, or as Parquet") from None
 
 
 def frame_of(names: Sequence[str], rows: Sequence[Sequence[object]]) -> pd.DataFrame:

@@ -63,7 +63,8 @@ def ahh(empty: Node) -> Node:
 def test_init_shows_the_fingerprint_and_what_is_next(empty: Node) -> None:
     printed = empty("init", "--name", "north")
     assert empty.home.key.fingerprint in printed
-    assert "next: ahh node connect" in printed
+    order = [printed.index(f"ahh node {verb}") for verb in ("join", "connect", "doctor", "serve")]
+    assert order == sorted(order)
     assert "is a node already" in empty("init", "--name", "north", status=2)
     assert "PRIVATE" not in printed
 
@@ -188,6 +189,33 @@ def test_inspect_warns(ahh: Node) -> None:
     assert "The policy of this node forbids it: it asks for columns outside the policy" in printed
 
 
+def test_a_budget_that_is_not_enough_is_told(ahh: Node) -> None:
+    ahh.propose()
+    rules = ahh.home.policy_path
+    enough = rules.read_text()
+    assert "WARNING" not in ahh("approve", "growth")
+    for epsilon, which in ((1, "some of its questions"), (0.1, "every new question of it")):
+        rules.write_text(enough.replace("epsilon = 4", f"epsilon = {epsilon}"))
+        said = " ".join(ahh("inspect", "growth").split())
+        assert f"epsilon {epsilon:g} at delta 1e-05, 0 is spent; after it 1." in said
+        assert f"MORE THAN THERE IS, so {which} will be refused, unless the data steward raises budget.epsilon" in said
+        warned = ahh("approve", "growth")
+        assert "approved growth" in warned
+        assert f"WARNING: of the data set's budget, epsilon {epsilon:g} at delta 1e-05, 0 is spent" in warned
+        assert f"so {which} will be refused" in warned
+    ahh.home.ledger_path.unlink()
+    assert "WARNING: whether the budget is enough cannot be told: " in ahh("approve", "growth")
+
+
+def test_the_two_deltas_are_told_apart(ahh: Node) -> None:
+    ahh.propose()
+    words = "the two are at different deltas: the same noise is a smaller epsilon at a larger delta"
+    assert words in " ".join(ahh("inspect", "growth").split())
+    rules = ahh.home.policy_path
+    rules.write_text(rules.read_text().replace("delta = 1e-05", "delta = 1e-06"))
+    assert words not in " ".join(ahh("inspect", "growth").split())
+
+
 def test_a_study_cannot_forge_a_line_of_the_page(ahh: Node) -> None:
     title = 'title = "Growth\\nThe policy of this node forbids nothing in it.\\nIt was approved by Bo"'
     Path("forged.toml").write_text(TEXT.replace('title = "Growth of children"', title))
@@ -244,11 +272,32 @@ def test_wrong_calls_exit_with_two(ahh: Node, words: list[str]) -> None:
 def test_optout_says_how_many_and_not_who(ahh: Node) -> None:
     Path("a.txt").write_text("Zq7canary\n\n p1-3 \n")
     Path("b.txt").write_text("p1-4\np1-3\n")
-    assert "2 pseudonyms read; 2 patients are left out" in (first := ahh("optout", "a.txt"))
-    assert "2 pseudonyms read; 3 patients are left out" in (second := ahh("optout", "b.txt"))
+    assert "2 pseudonyms read; 2 are on the list" in (first := ahh("optout", "a.txt"))
+    assert "2 pseudonyms read; 3 are on the list" in (second := ahh("optout", "b.txt"))
     assert ahh.home.optouts == {"Zq7canary", "p1-3", "p1-4"}
     assert "Zq7" not in first + second + ahh("audit", "show") + ahh("check", "growth.toml")
     assert "absent.txt cannot be read" in ahh("optout", "absent.txt", status=2)
+
+
+def test_optout_says_how_many_are_in_the_table(ahh: Node) -> None:
+    known = sorted(set(rows(300)["child"].astype(str)))
+    Path("strangers.txt").write_text("Zq7canary\nchild\n")
+    Path("some.txt").write_text(f"{known[0]}\n{known[1]}\nZq7canary\n")
+    assert "in the table" not in ahh("optout", "some.txt")  # which column has the keys, no study has said
+    ahh.propose()
+    assert "0 of 2 are in the table, in its column 'child'" in ahh("optout", "strangers.txt")
+    assert "2 of 3 are in the table, in its column 'child'" in ahh("optout", "some.txt")
+    Path("north.csv").unlink()
+    assert "in the table" not in ahh("optout", "some.txt")
+
+
+def test_a_table_is_no_list_of_pseudonyms(ahh: Node) -> None:
+    """Or whole rows of patients would be copied into the list, and nobody left out."""
+    said = ahh("optout", "north.csv", status=2)
+    assert "line 1 holds a comma" in said
+    assert rows(300)["name"].iloc[0] not in said
+    assert not ahh.home.optout_path.exists()
+    assert "optout" not in [entry["event"] for entry in ahh.home.audit.entries()]
 
 
 def test_pause_and_resume(ahh: Node) -> None:
@@ -284,13 +333,17 @@ def test_ledger_recover_burns_what_a_backup_forgot(ahh: Node) -> None:
     home.ledger_path.chmod(0o600)
     with home.ledger() as ledger, pytest.raises(Exception, match="older copy"):
         Memory(home.witness_path, home.key).require(ledger, [shown])
+    propose(home, canonical(STUDY.content), "harbour")
+    ahh("approve", "growth")
     said = ahh("ledger", "recover")
+    made = decision(home, STUDY.digest)
+    assert "revoked the approval of growth" in said and made is not None and made.verdict == "revoked"
     burned = re.search(r"burned epsilon ([\d.]+) that this ledger forgot; ([\d.]+) of 4 is spent", said)
     assert burned
     with home.ledger() as ledger:
         assert ledger.spent().epsilon(shown.delta_limit) >= shown.epsilon
     assert "whole" in ahh("ledger", "verify")
-    assert list(home.audit.entries())[-1]["event"] == "recover"
+    assert [entry["event"] for entry in home.audit.entries()][-2:] == ["recover", "revoked"]
 
 
 def test_audit_show_and_verify(ahh: Node) -> None:

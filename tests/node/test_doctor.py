@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from ahh_federated.coordinator import authority
+from ahh_federated.errors import Unreachable
 from ahh_federated.node import doctor
 from ahh_federated.node.doctor import Line, examine, versions
 from ahh_federated.node.home import Consortium, NodeHome
@@ -114,8 +115,8 @@ def lose_entries(home: NodeHome) -> None:
 
 
 BROKEN: dict[str, tuple[str, Callable[[NodeHome], object], str]] = {
-    "open-key": ("permissions", loosen, "node.key is open to others: chmod 600"),
-    "open-folder": ("permissions", lambda home: home.path.chmod(0o755), "is open to others: chmod 700"),
+    "open-key": ("permissions", loosen, "node.key can be read by others: chmod 600"),
+    "open-folder": ("permissions", lambda home: home.path.chmod(0o755), "can be read by others: chmod 700"),
     "open-rules": ("permissions", lambda home: home.policy_path.chmod(0o666), "policy.toml can be changed by others"),
     "no-key": (
         "key",
@@ -130,7 +131,7 @@ BROKEN: dict[str, tuple[str, Callable[[NodeHome], object], str]] = {
     "broken-ledger": ("ledger", break_ledger, "entry 1: its content does not match its hash"),
     "old-ledger": ("ledger", lose_entries, "burned with `ahh node ledger recover`"),
     "audit": ("audit", cut_audit, "audit.jsonl: line 1 was changed; keep the file"),
-    "no-table": ("table", lambda home: home.source.path.unlink(), "north.csv cannot be read (No such file or directory)"),  # type: ignore[union-attr]
+    "no-table": ("table", lambda home: home.source.path.unlink(), "/north.csv cannot be read (No such file or directory)"),  # type: ignore[union-attr]
     "ragged": ("table", lambda home: ragged(home), "1 rows have more or fewer cells than the header"),
     "no-consortium": ("consortia", lambda home: None, "none joined: ask the coordinator for an invitation"),
 }
@@ -156,6 +157,35 @@ def test_what_is_broken_is_told_in_its_line(home: NodeHome, name: str) -> None:
     assert says in lines[what].text
     assert str(lines[what]).startswith("MEND ")
     assert "Zq7canary" not in "".join(map(str, lines.values()))
+
+
+def test_one_fault_is_told_once(home: NodeHome) -> None:
+    """The key's file is looked at for its mode, read for the key, and read again to check the ledger's witnesses."""
+    loosen(home)
+    assert [line.what for line in examine(home) if "node.key" in line.text] == ["permissions"]
+
+
+def test_a_list_of_opt_outs_that_is_none(home: NodeHome) -> None:
+    home.add_optouts(["p1-1"])
+    assert {line.what: line for line in examine(home)}["table"].text.endswith("7 columns, 1 opted out")
+    home.optout_path.write_text("p1-1\nZq7canary,2\n")
+    line = {line.what: line for line in examine(home)}["table"]
+    assert not line.ok
+    assert "optout.txt: line 2 holds a comma" in line.text
+    assert "Zq7canary" not in line.text
+
+
+def test_whoever_asks_is_told_of_the_membership(home: NodeHome, tmp_path: Path) -> None:
+    def revoked(consortium: Consortium) -> str:
+        raise Unreachable(f"{consortium.name} refuses this node")
+
+    with answering(tmp_path) as consortium:
+        home.add_consortium(consortium)
+        *_, well = examine(home, lambda each: f"{each.name} admits this node")
+        *_, ill = examine(home, revoked)
+    assert str(well) == "ok   membership   harbour admits this node"
+    assert str(ill) == "MEND membership   harbour refuses this node"
+    assert "membership" not in {line.what for line in examine(home, revoked)}  # nobody listens any more
 
 
 def test_a_full_disk(home: NodeHome, monkeypatch: pytest.MonkeyPatch) -> None:

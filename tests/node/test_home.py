@@ -10,7 +10,7 @@ import pytest
 
 from ahh_federated.errors import Misuse, Reason, Refusal
 from ahh_federated.identity import fingerprint
-from ahh_federated.node.home import VARIABLE, Consortium, NodeHome, create_home, default_home, open_home
+from ahh_federated.node.home import VARIABLE, Consortium, NodeHome, create_home, default_home, open_home, pseudonyms
 from ahh_federated.node.policy import allow
 from ahh_federated.node.sources import file_source
 
@@ -174,6 +174,21 @@ def test_opt_outs_are_merged(home: NodeHome) -> None:
     assert home.add_optouts(["c", "a"]) == 3
     assert home.optouts == {"a", "b", "c"}
     assert home.optout_path.read_text() == "a\nb\nc\n"
+
+
+@pytest.mark.parametrize("line", ["Zq7,girl,3200", "Zq7;girl", "Zq7\tgirl", '"Zq7"', "'Zq7'", "name = 1", "Zq7=girl", ","])
+def test_what_is_no_pseudonym_is_refused(home: NodeHome, line: str) -> None:
+    path = home.path.parent / "given.txt"
+    path.write_text(f"p1\n\n{line}\np2\n")
+    with pytest.raises(Misuse, match=r"given\.txt: line 3 holds a comma.*one pseudonym a line") as caught:
+        pseudonyms(path)
+    assert "Zq7" not in str(caught.value)
+
+
+def test_pseudonyms_in_base64_hexadecimal_and_with_dashes(home: NodeHome) -> None:
+    path = home.path.parent / "given.txt"
+    path.write_text("\ufeffq83vASM=\r\nq83v/+==\r\n00ffA1\n  child-7/2:b  \n\n")
+    assert pseudonyms(path) == ["q83vASM=", "q83v/+==", "00ffA1", "child-7/2:b"]
 
 
 def test_pausing_lasts_until_it_is_ended(home: NodeHome) -> None:

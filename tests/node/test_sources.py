@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sqlalchemy import make_url
 
 from ahh_federated.errors import Misuse, Reason, Refusal
 from ahh_federated.node.reading import read
@@ -161,6 +162,31 @@ def test_where_the_password_comes_from(tmp_path: Path, monkeypatch: pytest.Monke
     assert "is open to everybody: chmod 600" in refused(from_file)
     password.unlink()
     assert "cannot be read (No such file or directory)" in refused(from_file)
+
+
+def test_a_source_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    (tmp_path / "now.csv").symlink_to(tmp_path / "b" / "2026.csv")
+    assert file_source(Path("../b/x.csv")).path == tmp_path / "b" / "x.csv"
+    assert file_source(Path("../now.csv")).path == tmp_path / "now.csv"  # the link, which may be set to another file
+    assert sql_source("sqlite:///x.db", "SELECT 1").url == f"sqlite:///{tmp_path}/a/x.db"
+    assert sql_source("sqlite:///../x.db", "SELECT 1", Path("../pw")).url == f"sqlite:///{tmp_path}/x.db"
+    assert sql_source("sqlite:///../x.db", "SELECT 1", Path("../pw")).password_file == tmp_path / "pw"
+    for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///file:x.db?uri=true"):
+        assert make_url(sql_source(url, "SELECT 1").url) == make_url(url)
+
+
+def test_an_unreadable_table_is_named_with_its_folder(tmp_path: Path) -> None:
+    for name, content, says in (
+        ("absent.csv", None, "cannot be read"),
+        ("empty.csv", b"", "is not a table"),
+        ("bad.parquet", b"no", "is not a table"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        assert refused(file_source(tmp_path / name)).startswith(f"{tmp_path / name} {says}")
 
 
 def test_a_source_shows_no_more_than_where_it_is(tmp_path: Path) -> None:

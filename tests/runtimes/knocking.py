@@ -14,23 +14,41 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest, ActivateNodeResponse
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 from ahh_federated.identity import pem
+from ahh_federated.runtimes.flower.binding import DOMAIN, HEADER, mark, spelled
 from ahh_federated.runtimes.flower.private_link import KEY_HEADER, SIGNATURE_HEADER, TIME_HEADER
 
+SIGNERS = {}  # by the key that a request claims to be of
 
-def client(authority, port, **options) -> httpx.Client:
+
+def client(authority, port, *, bind=None, **options) -> httpx.Client:
+    """Its requests are bound to this authority, or to that of another coordinator."""
+    whose = mark((bind or authority).ca.read_bytes())
+
+    def bound(request: httpx.Request) -> None:
+        signer = SIGNERS.get(request.headers.get(KEY_HEADER))
+        if signer is not None and HEADER not in request.headers:
+            time = request.headers.get(TIME_HEADER, "").encode()
+            body = request.content if isinstance(request.stream, httpx.ByteStream) else b""
+            request.headers[HEADER] = signer.sign(DOMAIN, spelled(whose, request.url.raw_path, time, body))
+
     context = ssl.create_default_context(cafile=str(authority.ca))
-    return httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=context, trust_env=False, timeout=30.0, **options)
+    hooks = {"request": [bound]}
+    return httpx.Client(
+        base_url=f"https://127.0.0.1:{port}", verify=context, trust_env=False, timeout=30.0, event_hooks=hooks, **options
+    )
 
 
 def signed(key, *, claimed=None, time=None, signature=None) -> dict[str, str]:
     """The headers of a request signed with `key`, as the Fleet API wants them."""
     stamp = (time or datetime.now(UTC)).isoformat()
-    mark = signature or key.private.sign(stamp.encode(), ec.ECDSA(hashes.SHA256()))
+    found = signature or key.private.sign(stamp.encode(), ec.ECDSA(hashes.SHA256()))
+    claim = base64.b64encode(pem((claimed or key).public)).decode()
+    SIGNERS[claim] = key
     return {
         "content-type": PROTOBUF_MEDIA_TYPE,
-        KEY_HEADER: base64.b64encode(pem((claimed or key).public)).decode(),
+        KEY_HEADER: claim,
         TIME_HEADER: stamp,
-        SIGNATURE_HEADER: base64.b64encode(mark).decode(),
+        SIGNATURE_HEADER: base64.b64encode(found).decode(),
     }
 
 

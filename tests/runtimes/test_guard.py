@@ -17,7 +17,8 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 from ahh_federated.identity import Key, pem
 from ahh_federated.runtimes.flower import guard
-from ahh_federated.runtimes.flower.private_link import KEY_HEADER
+from ahh_federated.runtimes.flower.binding import DOMAIN, HEADER, mark, spelled
+from ahh_federated.runtimes.flower.private_link import KEY_HEADER, TIME_HEADER
 from tests.runtimes.certificates import make_authority
 from tests.runtimes.federation import open_link
 from tests.runtimes.knocking import activate, client, raw_request, signed
@@ -157,6 +158,31 @@ def test_a_node_cannot_act_for_another(link, authority, key, other):
             assert carrier.collect([ticket]) == {}
 
         link.run(work)
+
+
+PULL = "/v1/fleet/pull-messages"
+
+
+@pytest.mark.parametrize(
+    ("authority_of", "path", "body", "status"),
+    [
+        ("this", PULL, None, 200),
+        ("another", PULL, None, 401),
+        ("this", "/v1/fleet/deactivate-node", None, 401),
+        ("this", PULL, b"another body", 401),
+    ],
+)
+def test_a_request_is_for_one_coordinator_one_call_and_one_body(link, authority, key, authority_of, path, body, status):
+    """Flower's own header would do at every coordinator that the node belongs to."""
+    whose = mark(authority.ca.read_bytes()) if authority_of == "this" else bytes(32)
+    with client(authority, link.port) as http:
+        content = PullMessagesRequest(node=ProtoNode(node_id=activate(http, key))).SerializeToString()
+        headers = signed(key)
+        spelling = spelled(whose, path.encode(), headers[TIME_HEADER].encode(), content if body is None else body)
+        answer = http.post(PULL, headers=headers | {HEADER: key.sign(DOMAIN, spelling)}, content=content)
+        assert answer.status_code == status
+        without = http.post(PULL, headers=headers | {HEADER: ""}, content=content)
+        assert without.status_code == 401
 
 
 @pytest.mark.parametrize("call", ["pull-messages", "push-messages", "push-object"])

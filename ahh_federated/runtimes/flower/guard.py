@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.concurrency import run_in_threadpool
 
+from ahh_federated.errors import Breach
+from ahh_federated.identity import verify
 from ahh_federated.runtimes.flower.apps import HOLD
+from ahh_federated.runtimes.flower.binding import DOMAIN, HEADER, spelled
 from ahh_federated.runtimes.flower.private_link import (
     EARLIEST,
     KEY_HEADER,
@@ -54,9 +57,10 @@ _CALLS = {
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A partner's node: the only key it comes with, and its id at Flower."""
+    """A partner's node: the only key it comes with, as an OpenSSH line and in PEM, and its id at Flower."""
 
     name: str
+    public: str
     pem: bytes
     node_id: int
 
@@ -106,8 +110,11 @@ def _only(scope: Scope, name: str) -> bytes:
 class FleetGuard:
     """The ASGI application that listens.  `returned` is called with a node's id when it has just started or come back."""
 
-    def __init__(self, flower: ASGIApp, own: ASGIApp, members: Members, returned: Callable[[int], None]) -> None:
+    def __init__(
+        self, flower: ASGIApp, own: ASGIApp, members: Members, authority: bytes, returned: Callable[[int], None]
+    ) -> None:
         self._flower, self._own = flower, own
+        self._authority = authority
         self._members = members
         self._returned = returned
         self._bells: dict[int, asyncio.Event] = {}
@@ -146,6 +153,8 @@ class FleetGuard:
         body = await _body(receive, _CALLS[path])
         if body is None:
             return await _refuse(send, 413)
+        if not self._bound(scope, member, body):
+            return await _refuse(send, 401)
         if path == _PUSH and not is_from(member.node_id, body):
             return await _refuse(send, 403)
         if path == _ACTIVATE:
@@ -156,6 +165,15 @@ class FleetGuard:
             self._bell(member.node_id).set()
         await self._flower(scope, _replay(body, receive), self._watch(member.node_id, path, send))
         return None
+
+    def _bound(self, scope: Scope, member: Member, body: bytes) -> bool:
+        """Whether the member signed this very request for this very coordinator."""
+        try:
+            signed = spelled(self._authority, scope["raw_path"], _only(scope, TIME_HEADER), body)
+            verify(member.public, DOMAIN, signed, _only(scope, HEADER).decode("ascii"))
+        except (KeyError, UnicodeDecodeError, Breach):
+            return False
+        return True
 
     async def _wait(self, node: int, receive: Receive) -> bool:
         """Hold a pull until there may be a message.  False when the node has hung up: it would take the message with it."""

@@ -12,6 +12,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
+from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -22,6 +23,8 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from ahh_federated.identity import Key
+from ahh_federated.runtimes.flower.binding import DOMAIN, HEADER, mark, spelled
 from ahh_federated.runtimes.flower.private import deflated, filled, name_message
 
 INTERVAL = 10  # seconds: Flower's least; a node is offline when it was silent for twice as long
@@ -42,6 +45,7 @@ class FleetLine:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_verify_locations(cadata=ca.decode("ascii"))
         self._public = public_key_to_bytes(key.public_key())
+        self._key, self._mark = Key.of(key), mark(ca)
         self._client = FleetHttpClient(
             f"https://{address}", interceptors=[NodeAuthHttpInterceptor(key, key.public_key())], verify=context
         )
@@ -50,7 +54,11 @@ class FleetLine:
         inner.follow_redirects = False
         inner._mounts.clear()  # no proxy out of the environment: the firewall knows one address
         inner.headers["accept-encoding"] = "identity"
-        inner.event_hooks = {"response": [_bounded]}
+        inner.event_hooks = {"request": [self._bind], "response": [_bounded]}
+
+    def _bind(self, request: httpx.Request) -> None:
+        time = request.headers[TIMESTAMP_HEADER].encode()
+        request.headers[HEADER] = self._key.sign(DOMAIN, spelled(self._mark, request.url.raw_path, time, request.content))
 
     def activate(self) -> int:
         """The node's id.  HTTP 412: the coordinator believes it is still online."""

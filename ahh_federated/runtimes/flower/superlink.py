@@ -21,6 +21,7 @@ from ahh_federated.coordinator.post import Carrier
 from ahh_federated.errors import Misuse
 from ahh_federated.identity import pem
 from ahh_federated.runtimes.flower.apps import server_app
+from ahh_federated.runtimes.flower.binding import mark
 from ahh_federated.runtimes.flower.carrier import GridCarrier
 from ahh_federated.runtimes.flower.guard import ASGIApp, FleetGuard, Member, Members
 from ahh_federated.runtimes.flower.listening import Impatient
@@ -39,11 +40,13 @@ class SuperLink:
     is in the transcript and the ledgers.  Only partners admitted since the start come in.
     """
 
-    def __init__(self, state: State, flower: ASGIApp, extra: ASGIApp, context: ssl.SSLContext, door: socket.socket) -> None:
+    def __init__(
+        self, state: State, flower: ASGIApp, extra: ASGIApp, authority: bytes, context: ssl.SSLContext, door: socket.socket
+    ) -> None:
         self._state = state
         self._members = Members()
         self._changing = threading.Lock()  # a partner that joins is admitted by the API and by whoever follows the roster
-        self._guard = FleetGuard(flower, extra, self._members, self._returned)
+        self._guard = FleetGuard(flower, extra, self._members, authority, self._returned)
         self._server = _server(self._guard, context)
         self._door = door
         self._thread = threading.Thread(target=self._listen, name="superlink", daemon=True)
@@ -75,7 +78,7 @@ class SuperLink:
             raise Misuse(
                 f"{database} cannot be used ({type(error).__name__}): move it away, nothing in it lasts, and start again"
             ) from error
-        return cls(state, flower, extra, context, door)
+        return cls(state, flower, extra, mark(ca.read_bytes()), context, door)
 
     @property
     def port(self) -> int:
@@ -108,7 +111,7 @@ class SuperLink:
             except ValueError:
                 fix = f"let {name} make a new key and join again"
                 raise Misuse(f"the key of {name} was expelled, and stays out: {fix}") from None
-            self._members.add(Member(name, key, node_id))
+            self._members.add(Member(name, " ".join(public.split()[:2]), key, node_id))
 
     def expel(self, name: str) -> None:
         """From now on nothing the partner sends is read, and its key is never admitted again."""

@@ -108,7 +108,9 @@ def knock(membership: Membership) -> None:
     except httpx.HTTPError as error:
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.FORBIDDEN:
             return  # the key is looked at before what is handed in
-        raise Unreachable(_reason(error, membership.address)) from None
+        raise Unreachable(_reason(error, membership.address).removesuffix(": trying again")) from None
+    except ValueError:
+        raise Unreachable(f"{membership.address} does not speak as a coordinator: check the address") from None
     finally:
         line.close()
 
