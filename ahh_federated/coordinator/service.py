@@ -141,7 +141,7 @@ class Service:
         said += "".join(f"; {count} {what}" for what, count in sorted(refused.items()))
         if over or (standings and not undecided):
             if len(approved) >= study.minimum_partners:
-                return tuple(standings)
+                return tuple(sorted(standings))
             raise Breach(said)
         self._move(queued, State.WAITING, said)
         pause = self._pause.get(queued.digest, _FIRST)

@@ -157,7 +157,10 @@ def test_the_head_of_a_request_has_a_largest_size(link, authority):
         assert stranger.recv(12) == b"HTTP/1.1 400"
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HT", b"GET /ahh/v1/about HTTP/1.1\r\nHost: x\r\n\r\nGET / HT"])
+KEPT_ALIVE = b"GET /ahh/v1/about HTTP/1.1\r\nHost: x\r\n\r\nGET / HT"
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HT", pytest.param(KEPT_ALIVE, marks=pytest.mark.slow)])
 def test_who_says_nothing_is_hung_up_on(link, authority, monkeypatch, said):
     monkeypatch.setattr(listening, "HEAD_SECONDS", 0.2)
     with line(link, authority) as stranger:
