@@ -195,7 +195,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     found: list[Figures] = []
-    console = Console()
+    console = Console(width=110)
     for count in asked.nodes:
         with folder() as root:
             found.append(ours(count, asked.rounds, root))
