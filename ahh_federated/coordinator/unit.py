@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 ACCOUNT = "ahh-coordinator"
 HOME = f"/var/lib/{ACCOUNT}"
@@ -65,5 +66,5 @@ WantedBy=multi-user.target
 
 def unit(python: str = sys.executable) -> str:
     """The unit's text.  `python` is the interpreter that has ahh_federated."""
-    at_home = python.startswith(("/home/", "/root/", "/run/user/"))
+    at_home = Path(python).parts[1:2] in [("home",), ("root",), ("run",)]  # what ProtectHome hides
     return _UNIT.format(account=ACCOUNT, home=HOME, python=python, see_home="read-only" if at_home else "yes")

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def examine(home: NodeHome, knock: Callable[[Consortium], str] | None = None) ->
     ]
     told: set[str] = set()
     for what, look in looks:
-        line = _line(what, lambda look=look: look(home))  # type: ignore[misc]
+        line = _line(what, partial(look, home))
         if line.ok or line.text not in told:
             yield line
         told.add(line.text)

@@ -63,7 +63,7 @@ class Wire:
         return ticket
 
     def collect(self, tickets: Iterable[str]) -> dict[str, bytes | None]:
-        return {ticket: self.replies[ticket] for ticket in tickets if self.replies[ticket] is not ...}  # type: ignore[misc]
+        return {ticket: self.replies[ticket] for ticket in tickets if self.replies[ticket] is not ...}
 
     def to(self, partner: str) -> int:
         """How many calls went to a partner."""

@@ -144,13 +144,13 @@ def test_one_partner_cannot_answer_for_another(post: Post) -> None:
 def test_a_receipt_of_an_earlier_call_is_refused(post: Post, keys: dict[str, Key], other: str) -> None:
     kept: list[bytes] = []
     honest = signer(keys["north"])
-    wire(post).nodes = {**wire(post).nodes, "north": lambda data: kept.append(honest(data)) or kept[0]}  # type: ignore[func-returns-value]
+    wire(post).nodes = {**wire(post).nodes, "north": lambda data: kept.append(honest(data)) or kept[0]}
     earlier = {"body": b"{}"} if other == "round" else {"study": "0" * 64} if other == "study" else {}
     if other == "consortium":
         dataclasses.replace(post, consortium="haven").call(ASK, STUDY.digest, BODY, ["north"], 9.0)
     else:
         action = PROPOSE if other == "action" else ASK
-        post.call(action, earlier.get("study", STUDY.digest), earlier.get("body", BODY), ["north"], 9.0)  # type: ignore[arg-type]
+        post.call(action, earlier.get("study", STUDY.digest), earlier.get("body", BODY), ["north"], 9.0)
     assert ask(post)["north"] is Status.FAILED
 
 
@@ -292,7 +292,7 @@ def test_a_late_answer_to_an_earlier_attempt_counts(post: Post) -> None:
         if carrier.to("north") == 3 and late:
             carrier.replies[late[0]] = carrier.nodes["north"](carrier.sent[int(late[0]) - 1][1])
 
-    post_module.time.during = arrive  # type: ignore[attr-defined]
+    post_module.time.during = arrive
     assert ask(post)["north"] == RELEASED
 
 

@@ -43,7 +43,7 @@ def check(federation: Federation, asked_steps: int) -> None:
 
 
 def steps(asked: object) -> int:
-    return sum(len(ask.analysis.schedule()) for ask in asked.asks)  # type: ignore[attr-defined]
+    return sum(len(ask.analysis.schedule()) for ask in asked.asks)
 
 
 def test_nodes_and_coordinator_are_killed_over_and_over(federation: Federation) -> None:

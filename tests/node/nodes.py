@@ -64,13 +64,13 @@ def asking(ask: str = "children", step: int = 0, parameters: Mapping[str, list[f
     assert isinstance(study, Study)
     body = request(study, ask, step, parameters).to_bytes()
     fields = {"consortium": CONSORTIUM, "action": ASK, "study": study.digest, "attempt": secrets.token_hex(4), "body": body}
-    return Call(**{**fields, **other})  # type: ignore[arg-type]
+    return Call(**{**fields, **other})
 
 
 def proposing(about: Study = STUDY, **other: object) -> Call:
     """A call that proposes a study; `other` are fields of the call."""
     fields = {"consortium": CONSORTIUM, "action": PROPOSE, "study": about.digest, "attempt": "1", "body": spelled(about)}
-    return Call(**{**fields, **other})  # type: ignore[arg-type]
+    return Call(**{**fields, **other})
 
 
 def receipt(asked: Reception, home: NodeHome, call: Call, consortium: str = CONSORTIUM) -> Receipt:

@@ -131,7 +131,7 @@ BROKEN: dict[str, tuple[str, Callable[[NodeHome], object], str]] = {
     "broken-ledger": ("ledger", break_ledger, "entry 1: its content does not match its hash"),
     "old-ledger": ("ledger", lose_entries, "burned with `ahh node ledger recover`"),
     "audit": ("audit", cut_audit, "audit.jsonl: line 1 was changed; keep the file"),
-    "no-table": ("table", lambda home: home.source.path.unlink(), "/north.csv cannot be read (No such file or directory)"),  # type: ignore[union-attr]
+    "no-table": ("table", lambda home: home.source.path.unlink(), "/north.csv cannot be read (No such file or directory)"),
     "ragged": ("table", lambda home: ragged(home), "1 rows have more or fewer cells than the header"),
     "no-consortium": ("consortia", lambda home: None, "none joined: ask the coordinator for an invitation"),
 }

@@ -8,8 +8,10 @@ import ssl
 import threading
 
 import pytest
+from flwr.app import Message
 
 from ahh_federated.errors import Misuse
+from ahh_federated.runtimes.flower.apps import MESSAGE_TYPE, packed, unpacked
 from tests.runtimes.certificates import make_authority
 from tests.runtimes.federation import ask, collect, key_of, nodes, open_link, until
 from tests.runtimes.knocking import activate, client, raw_request, signed
@@ -51,6 +53,22 @@ def test_rounds_follow_each_other_and_a_partner_may_get_several_calls(link, auth
                 replies = collect(carrier, tickets)
                 assert [replies[each] for each in tickets] == [name + b" in c: %d" % number for name in (b"a", b"b", b"a")]
 
+        link.run(work)
+
+
+def test_flowers_own_way_of_waiting_works_as_well(link, authority, tmp_path):
+    """`send_and_receive`, which other ServerApps use: the replies there are, and no longer than the timeout."""
+    with nodes(link, authority, tmp_path, a=None, b=None):
+
+        def work(carrier):
+            grid = carrier._grid
+            sent = [Message(packed(b"hello"), node, MESSAGE_TYPE) for node in sorted(grid.get_node_ids())]
+            assert sorted(unpacked(each) for each in grid.send_and_receive(sent)) == [b"a in c: hello", b"b in c: hello"]
+            assert grid.send_and_receive([]) == []
+            slow = [Message(packed(b"again"), node, MESSAGE_TYPE) for node in grid.get_node_ids()]
+            assert len(grid.send_and_receive(slow, timeout=0.0)) < 2
+
+        until(lambda: link.online() == {"a", "b"}, "both nodes")
         link.run(work)
 
 

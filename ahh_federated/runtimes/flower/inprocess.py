@@ -9,43 +9,28 @@ from datetime import date
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 
 from ahh_federated.coordinator.session import Link
 from ahh_federated.node.desk import Desk
 from ahh_federated.runtimes.flower.apps import GridLink, client_app, server_app
+from ahh_federated.runtimes.flower.onerun import OneRunGrid
 from ahh_federated.runtimes.flower.private import NodeInfo, Run, failed, name_message, task, through_the_wire
 
 _TIMEOUT = 600.0  # seconds; in one process a node that does not answer has raised
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(OneRunGrid):
     """Delivers every message at once to the node's ClientApp and keeps the reply until it is pulled."""
 
     def __init__(self, app: ClientApp, partners: Iterable[str]) -> None:
+        super().__init__(Run.create_empty(run_id=secrets.randbits(62)))
         self._app = app
-        self._run = Run.create_empty(run_id=secrets.randbits(62))
         self._names = {_node_id(name): name for name in partners}
         self._contexts = {
             node_id: Context(self._run.run_id, node_id, {"partner": name}, RecordDict(), {})
             for node_id, name in self._names.items()
         }
         self._replies: dict[str, Message] = {}
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> list[int]:
-        return list(self._names)
 
     def get_nodes(self) -> list[NodeInfo]:
         return [NodeInfo(node_id=node_id, name=name, status="online") for node_id, name in self._names.items()]
@@ -67,9 +52,6 @@ class InProcessGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         return [self._replies.pop(each) for each in list(message_ids) if each in self._replies]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        return self.pull_messages(self.push_messages(messages))
 
 
 def _node_id(name: str) -> int:

@@ -17,7 +17,7 @@ HEAD_SECONDS = 20.0
 class Impatient(H11Protocol):
     """Hangs up on a connection on which no request comes, or only a part of its head."""
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         super().connection_made(transport)
         self.loop.call_later(HEAD_SECONDS, self._look, self.cycle)
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.serverapp import Grid
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
     FLEET_HTTP_SIGNATURE_HEADER,
@@ -34,6 +33,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import QueuePool
 
+from ahh_federated.runtimes.flower.onerun import OneRunGrid
 from ahh_federated.runtimes.flower.private import NodeInfo, Run, deflated, filled, name_message
 
 KEY_HEADER, SIGNATURE_HEADER, TIME_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, TIMESTAMP_HEADER
@@ -216,31 +216,16 @@ class Door(Protocol):
         """How many times a node has handed something in."""
 
 
-class StateGrid(Grid):
+class StateGrid(OneRunGrid):
     """Flower's grid over the state in this process: no HTTP, and no sleep of three seconds."""
 
     def __init__(self, state: State, run: Run, door: Door, online: Callable[[], list[NodeInfo]]) -> None:
+        super().__init__(run)
         self._link, self._state = state.link, state
-        self._run = run
         self._door = door
         self._online = online
         self._sent: dict[str, int] = {}
         self._seen, self._looked = -1, time.monotonic()
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> list[int]:
-        return [node.node_id for node in self.get_nodes()]
 
     def get_nodes(self) -> list[NodeInfo]:
         return self._online()
@@ -287,6 +272,3 @@ class StateGrid(Grid):
                 del self._sent[ticket]
             self._link.delete_messages({reply.metadata.reply_to_message_id for reply in taken})
         return taken
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        raise NotImplementedError("the carrier pushes and pulls")
