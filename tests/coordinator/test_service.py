@@ -1,153 +1,42 @@
-"""The coordinator at work over real nodes in this process: stewards are awaited, and no crash asks a ledger twice."""
+"""The coordinator at work over real nodes in this process: stewards are awaited, and one study's faults are not another's."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ahh_federated.coordinator import post as post_module
 from ahh_federated.coordinator import service as service_module
-from ahh_federated.coordinator.home import CoordinatorHome, create_home
-from ahh_federated.coordinator.post import Carrier
-from ahh_federated.coordinator.queue import Queue, Queued, State
-from ahh_federated.coordinator.roster import Roster
-from ahh_federated.coordinator.service import Service
-from ahh_federated.coordinator.session import Session, Silent
-from ahh_federated.coordinator.transcript import Recorder, read_transcript
-from ahh_federated.coordinator.witness import Witness
+from ahh_federated.coordinator.queue import Queue, State
+from ahh_federated.coordinator.transcript import read_transcript
 from ahh_federated.core.releases import Status
-from ahh_federated.errands import ASK, Call
 from ahh_federated.errors import Unreachable
-from ahh_federated.node.home import NodeHome
-from ahh_federated.node.reception import Reception
 from ahh_federated.node.stewardship import decide
-from ahh_federated.runtimes.replay import ReplayLink
-from ahh_federated.study import Study
-from tests.coordinator.carriers import Clock, Turns, Wire
-from tests.node.nodes import CONSORTIUM, STUDY, approve, node, reception, spelled, spent
-from tests.study.samples import QUIET, TODAY, rows, small
-
-NAMES = ("east", "north", "south")
-STEPS = sum(len(ask.analysis.schedule()) for ask in STUDY.asks)
-NEWER = small(*QUIET, ("version = 1", "version = 2"), ("share = 0.5", "share = 0.4"))
+from tests.coordinator.carriers import Clock
+from tests.coordinator.services import NAMES, NEWER, STEPS, Coordinator, Nodes, approved, replayed, three_nodes, timeless
+from tests.node.nodes import STUDY
+from tests.study.samples import QUIET, TODAY, small
 
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    for module in (post_module, service_module):
-        monkeypatch.setattr(module, "time", made)
-    monkeypatch.setattr(service_module, "_FIRST", 0.0)
-    return made
-
-
-@dataclass
-class Nodes:
-    """Three partners, and the receptions that answer for them."""
-
-    homes: dict[str, NodeHome]
-    receptions: dict[str, Reception]
-
-    def wire(self, **other: Any) -> Wire:
-        def answering(name: str) -> Callable[[bytes], bytes]:
-            return lambda data: self.receptions[name].answer(CONSORTIUM, data)
-
-        return Wire({name: answering(name) for name in NAMES}, **other)
-
-    def counts(self) -> list[tuple[int, int]]:
-        """Debits and releases in each ledger."""
-        return [spent(home)[1:] for home in self.homes.values()]
+    return timeless(monkeypatch)
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterable[Nodes]:
-    homes = {name: node(tmp_path, name, rows(300, seed)) for seed, name in enumerate(NAMES)}
-    made = Nodes(homes, {name: reception(home) for name, home in homes.items()})
-    yield made
-    for each in made.receptions.values():
-        each.close()
-
-
-class Killed(BaseException):
-    """The process is gone: nothing in it may catch this."""
-
-
-@dataclass
-class Coordinator:
-    """A coordinator's folder, and services over it that can be killed and started again."""
-
-    home: CoordinatorHome
-    wire: Wire
-    told: list[str] = field(default_factory=list)
-
-    @classmethod
-    def make(cls, path: Path, nodes: Nodes) -> Coordinator:
-        home = create_home(path, CONSORTIUM, "localhost:8443")
-        with closing(Roster(home.database)) as roster:
-            for name, each in nodes.homes.items():
-                roster.enrol(roster.invite(name), each.key.public)
-        return cls(home, nodes.wire())
-
-    def run(self, work: Callable[[Carrier], None]) -> None:
-        work(self.wire)
-
-    def submit(self, study: Study = STUDY) -> None:
-        with closing(Queue(self.home.database)) as queue:
-            queue.submit(spelled(study), "a researcher")
-
-    def serve(self, turns: int = 20, until: Callable[[str], bool] = lambda line: False) -> None:
-        """Until every study is over, a line is told, or the service has looked at its queue so often."""
-        stop, home = Turns(turns), self.home
-        with (
-            closing(Roster(home.database)) as roster,
-            closing(Queue(home.database)) as queue,
-            closing(Witness(home.database)) as kept,
-        ):
-
-            def tell(line: str) -> None:
-                self.told.append(line)
-                if until(line) or all(each.state.over for each in queue.studies()):
-                    stop.set()
-
-            Service(home, roster, queue, kept, self, tell, stop).serve()
-
-    def state(self, study: Study = STUDY) -> Queued:
-        with closing(Queue(self.home.database)) as queue:
-            found = queue.get(study.digest)
-        assert found is not None
-        return found
-
-    def transcript(self, study: Study = STUDY) -> bytes:
-        return self.home.transcript(study.digest).read_bytes()
-
-    def asked(self) -> list[tuple[str, bytes]]:
-        """The requests that went out, in order."""
-        calls = ((name, Call.from_bytes(data)) for name, data in self.wire.sent)
-        return [(name, call.body) for name, call in calls if call.action == ASK]
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    with three_nodes(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
 def coordinator(tmp_path: Path, nodes: Nodes) -> Coordinator:
     return Coordinator.make(tmp_path / "coordinator", nodes)
-
-
-def approved(nodes: Nodes, *names: str, study: Study = STUDY) -> None:
-    for name in names or NAMES:
-        approve(nodes.homes[name], study)
-
-
-def replayed(path: Path) -> list[Status]:
-    """How each ask came out, recomputed from a transcript alone."""
-    header, exchanges, _ = read_transcript(path)
-    link = ReplayLink(header, exchanges)
-    return [each.status for each in Session(header.study, link, lambda exchange: None, Silent(), strict=True).outcomes()]
 
 
 def test_a_study_that_all_have_approved_is_run(coordinator: Coordinator, nodes: Nodes) -> None:
@@ -359,116 +248,3 @@ def test_two_studies_are_run_in_the_order_they_came(coordinator: Coordinator, no
     assert order == [STUDY.digest[:12], NEWER.digest[:12]]
     studies = [json.loads(body)["study"] for _, body in coordinator.asked()]
     assert studies == sorted(studies, key=[STUDY.digest, NEWER.digest].index)
-
-
-class Deadly:
-    """Kills the service at its n-th step: before or after a call is sent, or a line recorded."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, coordinator: Coordinator) -> None:
-        self.left = -1
-        self.steps = 0
-        write = Recorder._write
-
-        def written(recorder: Recorder, line: str) -> None:
-            self.strike()
-            write(recorder, line)
-            self.strike()
-
-        monkeypatch.setattr(Recorder, "_write", written)
-        send = coordinator.wire.send
-
-        def sent(partner: str, data: bytes) -> str:
-            self.strike()
-            ticket = send(partner, data)
-            self.strike()
-            return ticket
-
-        monkeypatch.setattr(coordinator.wire, "send", sent)
-
-    def strike(self) -> None:
-        self.steps += 1
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-
-def test_killed_at_every_step_it_goes_on_and_no_ledger_is_asked_twice(
-    coordinator: Coordinator, nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    approved(nodes)
-    coordinator.submit()
-    deadly, kills = Deadly(monkeypatch, coordinator), 0
-    for _ in range(200):
-        deadly.left = 1 + kills % 9  # an exchange is eight steps
-        try:
-            coordinator.serve()
-            break
-        except Killed:
-            kills += 1
-    deadly.left = -1
-    assert kills >= STEPS
-    assert coordinator.state().state is State.DONE
-    assert nodes.counts() == [(STEPS, STEPS)] * 3
-    assert replayed(coordinator.home.transcript(STUDY.digest)) == [Status.RELEASED] * len(STUDY.asks)
-
-    again = Coordinator.make(tmp_path / "again", nodes)
-    again.submit()
-    again.serve()
-    assert again.transcript() == coordinator.transcript()
-    assert nodes.counts() == [(STEPS, STEPS)] * 3
-
-
-def test_a_transcript_cut_anywhere_is_finished_the_same(coordinator: Coordinator, nodes: Nodes, tmp_path: Path) -> None:
-    approved(nodes)
-    coordinator.submit()
-    coordinator.serve()
-    whole = coordinator.transcript()
-    ends = [place + 1 for place, byte in enumerate(whole) if byte == 10]
-    cuts = [0, 1, ends[0] - 1, ends[0], ends[0] + 9, ends[4] - 1, ends[4], ends[-2] - 2, ends[-2], ends[-2] + 5, len(whole)]
-    for number, cut in enumerate(cuts):
-        again = Coordinator.make(tmp_path / f"again{number}", nodes)
-        again.submit()
-        path = again.home.transcript(STUDY.digest)
-        path.parent.mkdir(parents=True)
-        path.write_bytes(whole[:cut])
-        again.serve()
-        assert again.state().state is State.DONE
-        same = again.transcript().splitlines()
-        assert same[:-1] == whole.splitlines()[:-1]
-        assert not again.asked() or same == whole.splitlines()  # one that asks nothing has no checkpoint to quote
-        recorded = whole[:cut].count(b"\n") - 1
-        assert len(again.asked()) == 3 * (STEPS - max(0, min(recorded, STEPS)))
-    assert nodes.counts() == [(STEPS, STEPS)] * 3
-
-
-def test_a_transcript_that_was_changed_is_not_gone_on_with(coordinator: Coordinator, nodes: Nodes, tmp_path: Path) -> None:
-    approved(nodes)
-    coordinator.submit()
-    coordinator.serve()
-    whole = coordinator.transcript()
-    changes = [
-        whole.replace(b'"partners":["east",', b'"partners":["west",', 1),
-        whole.replace(b'"step":0', b'"step":1', 1),
-        whole.replace(b"{", b"[", 1),
-        whole.replace(STUDY.digest.encode(), b"0" * 64, 1),
-    ]
-    for number, changed in enumerate(changes):
-        assert changed != whole
-        again = Coordinator.make(tmp_path / f"again{number}", nodes)
-        again.submit()
-        path = again.home.transcript(STUDY.digest)
-        path.parent.mkdir(parents=True)
-        path.write_bytes(changed)
-        again.serve()
-        assert (number, again.state().state) == (number, State.FAILED)
-    assert nodes.counts() == [(STEPS, STEPS)] * 3
-
-
-def test_a_stopped_service_leaves_its_study_to_the_next(coordinator: Coordinator, nodes: Nodes) -> None:
-    approved(nodes)
-    coordinator.submit()
-    coordinator.serve(until=lambda line: "running" in line)
-    assert coordinator.state().state is State.RUNNING
-    assert coordinator.asked() == []
-    coordinator.serve()
-    assert coordinator.state().state is State.DONE

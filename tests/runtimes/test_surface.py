@@ -25,7 +25,7 @@ from ahh_federated.study import parse_study
 from ahh_federated.study.study import MOST_ASKS
 from tests.coordinator.coordinators import desk as made_desk
 from tests.coordinator.coordinators import study as our_study
-from tests.coordinator.test_api import Client
+from tests.coordinator.clients import Client
 from tests.runtimes.certificates import make_authority
 from tests.runtimes.federation import open_link, until
 from tests.runtimes.test_enrolment import spoken, tls_server
