@@ -7,6 +7,10 @@ mu**2 adds up (Dong, Roth & Su, "Gaussian differential privacy", JRSS B 2022, Co
 choice: Smith & Thakurta, "Fully adaptive composition for Gaussian differential privacy", 2022, Thm. 3.1).  The total
 variation adds up too and is charged to delta, times (1 + e**epsilon).
 
+A *plan* is a fixed number of such releases, each about a secret Poisson sample of the patients: every patient is in with
+probability `rate` / 2**20, by a coin of its own.  Its first message pays for all of them (`core/sampling.py`); the later
+ones cost nothing, and the ledger admits them only under a plan that was paid.
+
 Sums are exact fractions, so a filter never depends on the order or the rounding of additions.
 """
 
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -22,6 +26,10 @@ from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 
 from ahh_federated.core.noise import MAX_SIGMA, MIN_SIGMA
+from ahh_federated.core.sampling import MOST_SUMS, RATE_ONE, plan_noise, plan_price
+
+PLAIN = "discrete-gaussian/1"
+SAMPLED = "poisson-discrete-gaussian/1"
 
 SLACK = Fraction(1, 20)  # TV(discrete, rounded Gaussian) <= SLACK / sigma**2 per coordinate
 LEAST_EPSILON = 1e-3  # below it double precision no longer gives delta to far better than RESERVE
@@ -55,26 +63,54 @@ def epsilon_of(mu: float, delta: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One release: a vector of `width` integers, L2 `sensitivity` and noise scale `sigma` in grid steps."""
+    """One message: a vector of `width` integers, L2 `sensitivity` and noise scale `sigma` in grid steps.
+
+    A message of a plan also says the plan's `rate`, in 2**-20ths, and its `count` of noised sums; its own `place`, from 0; and
+    how many of these sums it makes, `steps`: one, save where a whole local program runs behind it.
+    """
 
     sensitivity: int
     sigma: int
     width: int
-    mechanism: str = "discrete-gaussian/1"
+    mechanism: str = PLAIN
+    rate: int = RATE_ONE
+    count: int = 1
+    place: int = 0
+    steps: int = 1
 
     def __post_init__(self) -> None:
-        if self.mechanism != "discrete-gaussian/1":
+        if self.mechanism not in (PLAIN, SAMPLED):
             raise ValueError(f"unknown mechanism {self.mechanism!r}: it has no price")
         if self.sensitivity < 1 or self.width < 1 or not MIN_SIGMA <= self.sigma <= MAX_SIGMA:
             raise ValueError(f"an event needs sensitivity, width >= 1 and sigma in {MIN_SIGMA}..{MAX_SIGMA}, got {self}")
+        if self.mechanism == PLAIN and (self.rate, self.count, self.place, self.steps) != (RATE_ONE, 1, 0, 1):
+            raise ValueError(f"only an event of {SAMPLED} belongs to a plan, got {self}")
+        if not 1 <= self.rate <= RATE_ONE or not 1 <= self.count <= MOST_SUMS:
+            raise ValueError(f"a plan needs a rate in 1..{RATE_ONE} and a count in 1..{MOST_SUMS}, got {self}")
+        if self.steps < 1 or self.place < 0 or (self.place + 1) * self.steps > self.count:
+            raise ValueError(f"a message's sums lie within its plan's {self.count}, got {self}")
+
+    @property
+    def first(self) -> Event:
+        """The message of the same plan that pays for it."""
+        return replace(self, place=0)
 
     @property
     def mu_squared(self) -> Fraction:
-        return Fraction(self.sensitivity * self.sensitivity, self.sigma * self.sigma)
+        if self.place:
+            return Fraction(0)
+        if self.mechanism == PLAIN:
+            return Fraction(self.sensitivity * self.sensitivity, self.sigma * self.sigma)
+        return plan_price(self.sensitivity, self.sigma, self.rate, self.count)[0]
 
     @property
     def slack(self) -> Fraction:
-        return SLACK * self.width / (self.sigma * self.sigma)
+        if self.place:
+            return Fraction(0)
+        if self.mechanism == PLAIN:
+            return SLACK * self.width / (self.sigma * self.sigma)
+        root = math.isqrt(self.width * self.count - 1) + 1  # docs/proofs/sampling.md, section 4
+        return SLACK * root / (self.sigma * self.sigma) + plan_price(self.sensitivity, self.sigma, self.rate, self.count)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +172,12 @@ class Spent:
 def sigma_for(sensitivity: int, mu: float) -> int:
     """The smallest integer noise scale at which a release costs at most mu."""
     return max(MIN_SIGMA, math.ceil(Fraction(sensitivity) / Fraction(mu)))
+
+
+def plan_sigma(sensitivity: int, mu: float, rate: int, count: int) -> int:
+    """A noise scale at which a plan costs at most mu: the least, up to one part in a thousand.
+
+    Raises:
+        Misuse: when the accountant is not installed.
+    """
+    return max(MIN_SIGMA, plan_noise(sensitivity, mu, rate, count))

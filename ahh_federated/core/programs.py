@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ahh_federated.core.bounds import ROW_STEPS
-from ahh_federated.core.queries import Parameters, Query
+from ahh_federated.core.queries import Local, Parameters, Query
 from ahh_federated.core.releases import Round
+from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.core.sums import sensitivity
 from ahh_federated.errors import Breach
 
@@ -23,15 +24,33 @@ LARGEST = 1e6  # of any parameter: designs are standardised, so honest ones stay
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One step that an analysis may take: a query kind, its width, its share of the analysis' mu**2, its sensitivity."""
+    """One step that an analysis may take: a query kind, its width, its share of the analysis' mu**2, its sensitivity.
+
+    A line of a plan (core/costs.py) also says the plan's `rate` and its `count` of noised sums, its own `place` and how many
+    sums it makes, `steps`.  The plan's first line carries its whole share; the others have none.
+    """
 
     kind: str
     width: int
     share: float
     sensitivity: int = ROW_STEPS  # grid steps
+    rate: int = RATE_ONE
+    count: int = 1
+    place: int = 0
+    steps: int = 1
+
+    @property
+    def planned(self) -> bool:
+        return (self.rate, self.count) != (RATE_ONE, 1)
+
+    @property
+    def plan(self) -> Line:
+        """All lines of a plan have the same, whatever their place; the share apart."""
+        return replace(self, place=0, share=0.0)
 
     def covers(self, query: Query) -> bool:
-        return (self.kind, self.width, self.sensitivity) == (query.kind, query.width, sensitivity(query))
+        steps = query.steps if isinstance(query, Local) else 1
+        return (self.kind, self.width, self.sensitivity, self.steps) == (query.kind, query.width, sensitivity(query), steps)
 
 
 Program = Generator[Query, Round, Any]
@@ -72,10 +91,21 @@ def drive(analysis: Analysis, ask: Callable[[int, Line, Query], Round]) -> Any:
 
 
 def check_schedule(lines: Sequence[Line]) -> Sequence[Line]:
-    """Raises Breach unless every share is positive and they sum to at most one."""
+    """Raises Breach unless every share is positive and they sum to at most one, later lines of a plan apart: these have none.
+
+    A plan begins with the line that pays, its places follow in order, and plans that are alike have equal shares.
+    """
     total = math.fsum(line.share for line in lines)
-    if not lines or any(not line.share > 0 for line in lines) or total > 1 + 1e-9:
+    if not lines or any(not (line.share > 0 or line.place) for line in lines) or total > 1 + 1e-9:
         raise Breach(f"the shares of a schedule are positive and sum to at most 1, got {[line.share for line in lines]}")
+    before: dict[Line, Line] = {}
+    shares: dict[Line, float] = {}
+    for line in lines:
+        if line.place and (line.share or line.plan not in before or before[line.plan].place + 1 != line.place):
+            raise Breach(f"a later line of a plan has no share and follows the one before it, got {line}")
+        if not line.place and shares.setdefault(line.plan, line.share) != line.share and line.planned:
+            raise Breach(f"two plans that are alike have equal shares, got {line.share} and {shares[line.plan]}")
+        before[line.plan] = line
     return lines
 
 

@@ -5,7 +5,11 @@ A query is a bounded sum over the patients of one node.  It comes in two shapes:
     Rows      sum of one vector a patient,   ||v|| <= bound
     Squares   sum of f f' over patients,     ||f||**2 <= bound, so that ||f f'|| (Frobenius) <= bound
 
-A query asked under a filter is a sum over fewer patients; its bound is the same, since a patient left out contributes zero.
+A query asked under a filter, or about a secret sample, is a sum over fewer patients; its bound is the same, since a patient
+left out contributes zero.
+
+A *local program* is a number of Rows sums, one after the other at the node, each noised and paid for like one that leaves.
+What is computed between them is free; only its result leaves.
 """
 
 from __future__ import annotations
@@ -52,4 +56,32 @@ class Squares(_Summed, Protocol):
         ...
 
 
-Query = Rows | Squares
+@runtime_checkable
+class Local(_Summed, Protocol):
+    """A program of `steps` noised sums.  All its functions but the queries' rows see noised sums and public numbers only.
+
+    What they do after the debit may fail: the gate then goes on with zeros (core/local.py).
+    """
+
+    @property
+    def steps(self) -> int: ...
+
+    def start(self) -> F64:
+        """The state before the first sum; public."""
+        ...
+
+    def query(self, state: F64) -> Rows:
+        """The next sum, of this program's width and bound."""
+        ...
+
+    def advance(self, state: F64, total: F64) -> F64:
+        """The state after a noised sum, shape (width,), in the query's unit."""
+        ...
+
+    def result(self, state: F64) -> F64:
+        """What leaves, shape (width,); rounded to multiples of LOCAL_STEP."""
+        ...
+
+
+Summed = Rows | Squares
+Query = Summed | Local

@@ -26,7 +26,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Release:
-    """Noised integers, shape (width,), the value of one grid step and the noise's scale in steps."""
+    """Noised integers, shape (width,), the value of one grid step and the noise's scale in steps.
+
+    The result of a local program is noised inside, sum by sum: its `stderr` means nothing.
+    """
 
     cells: NDArray[np.int64]
     step: float

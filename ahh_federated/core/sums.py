@@ -7,48 +7,56 @@ of patients.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ahh_federated.core.bounds import FACTOR_STEPS, ROW_STEPS, SQUARE_STEPS, WIDEST, on_grid
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.filters import Filter
-from ahh_federated.core.queries import Query, Rows
+from ahh_federated.core.queries import Local, Query, Rows, Squares, Summed
 
 I64 = NDArray[np.int64]
 _CELLS = 1 << 19  # float64 values in a chunk: 4 MiB, about one core's cache
 _MOST_ROWS = 1 << 20  # 2**20 patients of 2**32 stay below 2**53
+LOCAL_STEP = 2.0**-20  # of a local program's result
+
+Chosen = Callable[[int], NDArray[np.bool_]]
 
 
 def sensitivity(query: Query) -> int:
     """The exact L2 sensitivity of the integer sum to one patient, in grid steps."""
-    return ROW_STEPS if isinstance(query, Rows) else SQUARE_STEPS
+    return SQUARE_STEPS if isinstance(query, Squares) else ROW_STEPS
 
 
 def step(query: Query) -> float:
     """The value of one grid step, in the query's unit."""
-    return query.bound / sensitivity(query)
+    return LOCAL_STEP if isinstance(query, Local) else query.bound / sensitivity(query)
 
 
-def integer_sum(query: Query, cohort: Cohort, where: Filter | None = None, chunk: int | None = None) -> I64:
-    """Sum of the patients' integers, shape (width,)."""
+def integer_sum(
+    query: Summed, cohort: Cohort, where: Filter | None = None, chunk: int | None = None, chosen: Chosen | None = None
+) -> I64:
+    """Sum of the patients' integers, shape (width,); of those that `chosen`, given how many come next, says are in."""
     total = np.zeros(query.width, dtype=np.int64)
     across = query.width if isinstance(query, Rows) else round(query.width**0.5)
     rows = min(chunk or max(64, _CELLS // across), _MOST_ROWS)
     for part in cohort.parts(rows):
-        kept = part if where is None else part.keep(where.mask(part))
+        kept = part if chosen is None else part.keep(chosen(len(part)))
+        kept = kept if where is None else kept.keep(where.mask(kept))
         if len(kept):
             total += _sum_part(query, kept)
     return total
 
 
-def _sum_part(query: Query, part: Cohort) -> I64:
+def _sum_part(query: Summed, part: Cohort) -> I64:
     integers = patient_integers(query, part)
     total = integers.sum(axis=0) if isinstance(query, Rows) else (integers.T @ integers).ravel()
     return total.astype(np.int64)
 
 
-def patient_integers(query: Query, part: Cohort) -> F64:
+def patient_integers(query: Summed, part: Cohort) -> F64:
     """Each patient's integers before they are summed, shape (patients, width) or (patients, root)."""
     with np.errstate(all="ignore"):  # a warning would tell of a patient; what is not finite becomes zero
         if isinstance(query, Rows):
@@ -58,7 +66,7 @@ def patient_integers(query: Query, part: Cohort) -> F64:
         return on_grid(query.factors(part), query.bound**0.5, FACTOR_STEPS)
 
 
-def integer_sum_slowly(query: Query, cohort: Cohort, where: Filter | None = None) -> list[int]:
+def integer_sum_slowly(query: Summed, cohort: Cohort, where: Filter | None = None) -> list[int]:
     """The same sum, one patient at a time in Python's integers.  The reference for tests."""
     kept = cohort if where is None else cohort.keep(where.mask(cohort))
     total = [0] * query.width

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
-from ahh_federated.core.costs import Budget, Event, Spent
-from ahh_federated.errors import Reason, Refusal
+from ahh_federated.core.costs import SAMPLED, Budget, Event, Spent
+from ahh_federated.errors import Misuse, Reason, Refusal
 
 RESTORE = "stop the node, verify the ledger, and restore the file from a copy no older than the last release"
 
@@ -49,7 +50,7 @@ class Entry:
 
     `epsilon` and `delta` are the data set's budget in a budget entry and the study's ceiling in a debit;
     `debit` is the entry that paid for a release; `bytes_hash` is the SHA-256 of the bytes released.  In a burn, `debit` and
-    `request` are the lost entry's number and hash.
+    `request` are the lost entry's number and hash.  Only messages of a plan (core/costs.py) have the last four.
     """
 
     seq: int = 0
@@ -70,13 +71,18 @@ class Entry:
     bytes_hash: str | None = None
     previous: str = ""
     hash: str = ""
+    rate: int | None = None
+    count: int | None = None
+    place: int | None = None
+    steps: int | None = None
 
     @property
     def event(self) -> Event | None:
         """What a debit paid for.  ValueError if this version has no price for it."""
         if self.mechanism is None or self.sensitivity is None or self.sigma is None or self.width is None:
             return None
-        return Event(self.sensitivity, self.sigma, self.width, self.mechanism)
+        plan = {name: getattr(self, name) for name in PLAN if getattr(self, name) is not None}
+        return Event(self.sensitivity, self.sigma, self.width, self.mechanism, **plan)
 
     @property
     def budget(self) -> Budget | None:
@@ -85,6 +91,7 @@ class Entry:
 
 
 COLUMNS = tuple(field.name for field in fields(Entry))
+PLAN = ("rate", "count", "place", "steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +114,9 @@ def sha256(data: bytes) -> str:
 
 
 def digest(entry: Entry) -> str:
-    """SHA-256 over the canonical JSON of every field but `hash`."""
+    """SHA-256 over the canonical JSON of every field but `hash`, and but those of a plan where there is none."""
     row = {name: getattr(entry, name) for name in COLUMNS if name != "hash"}
+    row = {name: value for name, value in row.items() if value is not None or name not in PLAN}
     # repr: a field edited into a type of its own must hash to something, not raise
     return sha256(json.dumps(row, sort_keys=True, separators=(",", ":"), default=repr).encode())
 
@@ -174,10 +182,44 @@ def _misfit(entry: Entry, released: object, paid: dict[int | None, str | None]) 
     return "" if sha256(released) == entry.bytes_hash else "its bytes are not the ones released"
 
 
+class Plans:
+    """Which messages of plans were debited: each time a plan is paid for, each of its places may be asked once.
+
+    A plan belongs to an ask of a study.  A burn ends them all: what was lost may have gone on with them.
+    """
+
+    __slots__ = ("_debited",)
+
+    def __init__(self) -> None:
+        self._debited: Counter[tuple[str | None, str, Event]] = Counter()
+
+    def admits(self, study: str | None, step: str | None, event: Event) -> bool:
+        paid, used = (self._debited[_key(study, step, each)] for each in (event.first, event))
+        return not event.place or used < paid
+
+    def follow(self, entry: Entry, event: Event) -> None:
+        if entry.kind == Kind.BURN:
+            self._debited.clear()
+        elif event.mechanism == SAMPLED:
+            self._debited[_key(entry.study, entry.ask, event)] += 1
+
+    def unfinished(self) -> Spent:
+        """What those cost of which messages are left."""
+        made: Counter[tuple[str | None, str, Event]] = Counter()
+        for (study, ask, event), times in self._debited.items():
+            made[(study, ask, event.first)] += times
+        left = [plan for plan, times in made.items() if times * plan[2].steps < self._debited[plan] * plan[2].count]
+        return Spent.of(plan[2] for plan in left for _ in range(self._debited[plan]))
+
+
+def _key(study: str | None, step: str | None, event: Event) -> tuple[str | None, str, Event]:
+    return study, (step or "").rpartition(":")[0], event  # the ask of an "ask:step"
+
+
 class Totals:
     """Running sums over a chain up to `head`, for the data set and for each study."""
 
-    __slots__ = ("budget", "dataset", "head", "studies", "whole")
+    __slots__ = ("_plans", "budget", "dataset", "head", "studies", "whole")
 
     def __init__(self, dataset: str) -> None:
         self.dataset = dataset
@@ -185,6 +227,7 @@ class Totals:
         self.budget: Budget | None = None
         self.whole = Spent()
         self.studies: dict[str, Spent] = {}
+        self._plans = Plans()
 
     def study(self, name: str) -> Spent:
         return self.studies.get(name, Spent())
@@ -196,23 +239,36 @@ class Totals:
             raise broken(self.dataset, entry.seq, why)
         try:
             event, budget = entry.event, entry.budget
+            Spent.of([event] if event is not None else [])  # before anything is added
         except ValueError as error:
             raise broken(self.dataset, entry.seq, f"this version cannot price it ({error})") from error
+        except Misuse as error:
+            raise distrust(self.dataset, f"entry {entry.seq} cannot be priced: {error}") from None
         if entry.kind == Kind.BUDGET:
             self.budget = budget
         if entry.kind == Kind.DEBIT:
             if event is None or entry.study is None:
                 raise broken(self.dataset, entry.seq, "a debit names its study and its event")
+            if not self._plans.admits(entry.study, entry.ask, event):
+                raise broken(self.dataset, entry.seq, "it belongs to a plan that was not paid for")
             self.studies[entry.study] = self.study(entry.study) + event
-            self.whole += event
-        if entry.kind == Kind.BURN and event is not None:
+        if entry.kind in (Kind.DEBIT, Kind.BURN) and event is not None:
+            self._plans.follow(entry, event)
             self.whole += event
         self.head = Head(entry.seq, entry.hash)
 
-    def admit(self, study: str, event: Event, ceiling: Budget) -> None:
-        """Refusal with what is left, if the event would pass the data set's budget or the study's ceiling."""
+    def admit(self, study: str, ask: str, event: Event, ceiling: Budget) -> None:
+        """Refusal with what is left, if the event would pass the data set's budget or the study's ceiling.
+
+        A later message of a plan costs nothing, and is refused unless the same ask has paid for the same plan.
+        """
         if self.budget is None:
             raise broken(self.dataset, 1, "a ledger begins with a budget")
+        if not self._plans.admits(study, ask, event):
+            what = f"step {ask} belongs to a plan of sampled sums that was not paid, or not with these numbers"
+            raise Refusal(Reason.SCHEDULE, f"{self.dataset}: {what}: begin with its first message, or raise the study's version")
+        if event.place:
+            return
         whole, own = self.whole, self.study(study)
         if not (whole + event).within(self.budget):
             fix = "ask for less, or let the data steward raise the budget in policy.toml"

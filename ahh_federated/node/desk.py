@@ -111,7 +111,7 @@ class Desk:
             request=request.id,
             study=self._account,
             ask=f"{ask.id}:{request.step}",
-            mu=self.study.mu(ask, line),
+            event=self.study.event(ask, line),
             ceiling=self.ceiling or self.study.budget,
         )
         return ask, query, order

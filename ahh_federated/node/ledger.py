@@ -21,15 +21,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-from ahh_federated.core.costs import Budget, Event, Spent
+from ahh_federated.core.costs import SAMPLED, Budget, Event, Spent
 from ahh_federated.errors import Reason, Refusal
 from ahh_federated.node.chain import (
     COLUMNS,
     GENESIS,
+    PLAN,
     RESTORE,
     Entry,
     Head,
     Kind,
+    Plans,
     Totals,
     Verdict,
     broken,
@@ -37,7 +39,7 @@ from ahh_federated.node.chain import (
     sha256,
     walk,
 )
-from ahh_federated.node.ledger_file import append, begin, budget_entry, connect, create, identity, refusing
+from ahh_federated.node.ledger_file import append, begin, budget_entry, connect, create, for_reading, identity, refusing, upgrade
 
 __all__ = ["Entry", "Head", "Kind", "Ledger", "Receipt", "Verdict"]
 
@@ -83,6 +85,8 @@ class Ledger:
                 create(path, dataset, budget)
             ledger = cls(connect(path, dataset), dataset, path)
         try:
+            with refusing(dataset, "opened"):
+                upgrade(ledger._db)
             ledger._adopt(budget)
         except BaseException:
             ledger.close()
@@ -94,7 +98,7 @@ class Ledger:
         """Open an existing ledger to read or verify it, whatever its state; debit and store are refused."""
         with refusing(path.name, "opened"):
             db = connect(path, path.name)
-            db.execute("PRAGMA query_only = ON")
+            for_reading(db)
             first = db.execute("SELECT dataset FROM entries ORDER BY seq LIMIT 1").fetchone()
             return cls(db, path.name if first is None else str(first[0]), path)
 
@@ -142,6 +146,7 @@ class Ledger:
             width=event.width,
             epsilon=float(ceiling.epsilon),
             delta=float(ceiling.delta),
+            **({name: getattr(event, name) for name in PLAN} if event.mechanism == SAMPLED else {}),
         )
         with self._transaction("debited"):
             totals = self._catch_up()
@@ -149,7 +154,7 @@ class Ledger:
             self._require_only(request, study, ask)
             paid = self._debited(content)
             if paid is None:
-                totals.admit(study, event, ceiling)
+                totals.admit(study, ask, event, ceiling)
                 entry = append(self._db, totals.head, content)
                 paid = Receipt(entry.seq, request, entry.hash)
         return paid
@@ -185,6 +190,14 @@ class Ledger:
     def spent_until(self, seq: int) -> Spent:
         """What the entries up to this one have cost."""
         return Spent.of(entry.event for entry in self.entries() if entry.seq <= seq and entry.event is not None)
+
+    def unfinished_at(self, seq: int) -> Spent:
+        """What those plans cost that were paid, and not yet finished, when this entry was the last."""
+        plans = Plans()
+        for entry in self.entries():
+            if entry.seq <= seq and entry.kind in (Kind.DEBIT, Kind.BURN) and entry.event is not None:
+                plans.follow(entry, entry.event)
+        return plans.unfinished()
 
     def holds(self, head: Head) -> bool:
         """Whether this ledger has that entry, or has paid for having lost it."""
@@ -285,9 +298,9 @@ class Ledger:
 
     def _debited(self, content: Entry) -> Receipt | None:
         """The debit of this very request for this very event, if there is one."""
-        same = ("request", "study", "ask", "query", "mechanism", "sensitivity", "sigma", "width")
+        same = ("request", "study", "ask", "query", "mechanism", "sensitivity", "sigma", "width", *PLAN)
         found = self._db.execute(
-            f"SELECT seq, hash FROM entries WHERE kind = 'debit' AND {' AND '.join(f'{name} = ?' for name in same)}",
+            f"SELECT seq, hash FROM entries WHERE kind = 'debit' AND {' AND '.join(f'{name} IS ?' for name in same)}",
             [getattr(content, name) for name in same],
         ).fetchone()
         return None if found is None else Receipt(found[0], content.request or "", found[1])

@@ -12,9 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ahh_federated.core.costs import Budget
-from ahh_federated.node.chain import COLUMNS, GENESIS, RESTORE, Entry, Head, Kind, chained, distrust
+from ahh_federated.node.chain import COLUMNS, GENESIS, PLAN, RESTORE, Entry, Head, Kind, chained, distrust
 
-FORMAT = 1
+FORMAT = 2
+_WITHOUT_PLANS = 1  # an earlier format, whose entries lack the columns of a plan
 BUSY_SECONDS = 30.0
 
 _SCHEMA = """
@@ -22,7 +23,8 @@ CREATE TABLE entries (
     seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, time TEXT NOT NULL, dataset TEXT NOT NULL,
     request TEXT, study TEXT, ask TEXT, query TEXT,
     mechanism TEXT, sensitivity INTEGER, sigma INTEGER, width INTEGER,
-    epsilon REAL, delta REAL, debit INTEGER, bytes_hash TEXT, previous TEXT NOT NULL, hash TEXT NOT NULL);
+    epsilon REAL, delta REAL, debit INTEGER, bytes_hash TEXT, previous TEXT NOT NULL, hash TEXT NOT NULL,
+    rate INTEGER, count INTEGER, place INTEGER, steps INTEGER);
 CREATE TABLE released (seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL);
 CREATE INDEX steps ON entries (study, ask) WHERE kind = 'debit';
 CREATE UNIQUE INDEX one_release ON entries (request) WHERE kind = 'release';
@@ -78,13 +80,31 @@ def connect(path: Path, dataset: str) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA fullfsync = ON")
         found = [db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "journal_mode")]
-        if found != [FORMAT, "wal"]:
+        if found not in ([_WITHOUT_PLANS, "wal"], [FORMAT, "wal"]):
             what = f"{path.name} is empty, foreign or of another version (format, journal: {found})"
             raise distrust(dataset, f"{what}; {RESTORE}")
     except BaseException:
         db.close()
         raise
     return db
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Give a file of the earlier format the columns of a plan; its entries stay as they are, to the last hash."""
+    db.execute("BEGIN IMMEDIATE")
+    if db.execute("PRAGMA user_version").fetchone()[0] == _WITHOUT_PLANS:
+        for name in PLAN:
+            db.execute(f"ALTER TABLE entries ADD COLUMN {name} INTEGER")
+        db.execute(f"PRAGMA user_version = {FORMAT}")
+    db.execute("COMMIT")
+
+
+def for_reading(db: sqlite3.Connection) -> None:
+    """Nothing is written from here on; a file of the earlier format looks like one of this."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == _WITHOUT_PLANS:
+        nothing = ", ".join(f"NULL AS {name}" for name in PLAN)
+        db.execute(f"CREATE TEMP VIEW entries AS SELECT *, {nothing} FROM main.entries")
+    db.execute("PRAGMA query_only = ON")
 
 
 def create(path: Path, dataset: str, budget: Budget) -> None:

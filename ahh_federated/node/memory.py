@@ -120,10 +120,13 @@ def _has(later: Checkpoint, earlier: Checkpoint) -> bool:
 
 
 def _beyond(lost: Checkpoint, ledger: Ledger, known: Iterable[Checkpoint]) -> Event:
-    """What a lost history has spent beyond what it shares with this ledger, or beyond its last entry that was burned."""
+    """What a lost history has spent beyond what it shares with this ledger, or beyond its last entry that was burned.
+
+    A plan that both had begun is paid again, whole: two histories may each have gone on with it.
+    """
     shared = ledger.shares(lost.ancestors)
-    paid = ledger.spent_until(shared)
-    mu_squared, slack = paid.mu_squared, paid.slack
+    paid, again = ledger.spent_until(shared), ledger.unfinished_at(shared)
+    mu_squared, slack = paid.mu_squared - again.mu_squared, paid.slack - again.slack
     burned = [each for each in known if each.seq > shared and _has(lost, each) and ledger.holds(_head(each))]
     if burned:
         last = max(burned, key=lambda each: each.seq)

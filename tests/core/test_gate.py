@@ -27,7 +27,7 @@ from ahh_federated.errors import Breach, Reason, Refusal
 AGE = Numeric("age", 0.0, 18.0, "years")
 SEX = Levels("sex", ("boy", "girl"))
 QUERY = CellCounts((SEX,))
-ORDER = Order("request 1", "study", "sizes:0", 0.7, Budget(1.0, 1e-6))
+ORDER = Order("request 1", "study", "sizes:0", price(QUERY, 0.7), Budget(1.0, 1e-6))
 COHORT = Cohort.of({"age": np.linspace(0, 18, 50), "sex": np.arange(50.0) % 2})
 
 
@@ -132,7 +132,7 @@ def test_a_query_that_cannot_be_computed_is_a_breach_before_any_debit(size: int)
     """Alike for every cohort, the empty one included: that it fails tells nothing."""
     books = FakeBooks()
     with pytest.raises(Breach) as caught:
-        released(books, Cohort(Untouchable(books, COHORT.columns), size), query=Failing())
+        released(books, Cohort(Untouchable(books, COHORT.columns), size), replace(ORDER, event=price(Failing(), 0.7)), Failing())
     assert "987654321" not in str(caught.value)
     assert "debit" not in books.log
 
@@ -180,7 +180,7 @@ def test_the_debit_says_who_asked_what_at_which_price() -> None:
     assert books.debits == [
         {"request": "request 1", "study": "study", "ask": "sizes:0", "query": "count/1", "ceiling": ORDER.ceiling}
     ]
-    assert books.events == [price(QUERY, ORDER.mu)]
+    assert books.events == [ORDER.event]
 
 
 @pytest.mark.parametrize("mu", [1e-6, 1e-3, 0.7, 5.0, 1e5])
@@ -193,7 +193,8 @@ def test_the_price_never_exceeds_what_was_ordered(mu: float) -> None:
 def test_a_release_is_the_sum_and_the_noise_that_was_paid_for() -> None:
     books = FakeBooks()
     exact = integer_sum(QUERY, COHORT)
-    errors = np.array([released(books, order=replace(ORDER, request=str(k), mu=0.05), seed=k).cells - exact for k in range(200)])
+    order = replace(ORDER, event=price(QUERY, 0.05))
+    errors = np.array([released(books, order=replace(order, request=str(k)), seed=k).cells - exact for k in range(200)])
     sigma = price(QUERY, 0.05).sigma
     assert 0.8 < errors.std() / sigma < 1.2
     assert len(np.unique(errors)) == errors.size
@@ -201,7 +202,7 @@ def test_a_release_is_the_sum_and_the_noise_that_was_paid_for() -> None:
 
 def test_the_value_is_in_patients() -> None:
     books = FakeBooks()
-    found = released(books, order=replace(ORDER, mu=8.0))
+    found = released(books, order=replace(ORDER, event=price(QUERY, 8.0)))
     assert np.abs(found.values - [25, 25, 0]).max() < 6 * found.stderr < 1.0
     assert found.stderr == pytest.approx(1 / 8.0, rel=1e-5)
 
@@ -209,7 +210,7 @@ def test_the_value_is_in_patients() -> None:
 def test_a_filter_is_applied_and_costs_the_same() -> None:
     books = FakeBooks()
     where = parse_filter("age >= 9", {"age": AGE})
-    order = replace(ORDER, mu=8.0)
+    order = replace(ORDER, event=price(QUERY, 8.0))
     found = release(QUERY, COHORT, where=where, order=order, books=books, entropy=Entropy.system())
     assert found.values.sum() == pytest.approx(25, abs=2)
     assert books.events == [price(QUERY, 8.0)]
@@ -225,7 +226,8 @@ def test_any_patient_gives_an_answer() -> None:
     odd = np.array([np.nan, np.inf, -np.inf, 1e308, -1e308, 5e-324, -0.0, 1e16])
     cohort = Cohort.of({"age": odd, "sex": odd})
     for number, query in enumerate((QUERY, MomentSums((AGE,)))):
-        assert released(FakeBooks(), cohort, replace(ORDER, request=str(number)), query).cells.shape == (query.width,)
+        order = replace(ORDER, request=str(number), event=price(query, 0.7))
+        assert released(FakeBooks(), cohort, order, query).cells.shape == (query.width,)
 
 
 def test_what_is_not_noised_has_no_encoder_and_no_repr() -> None:
@@ -240,7 +242,7 @@ def test_what_is_not_noised_has_no_encoder_and_no_repr() -> None:
 
 def test_what_leaves_is_the_sum_and_the_noise_of_its_own_stream() -> None:
     released = release(QUERY, COHORT, where=None, order=ORDER, books=FakeBooks(), entropy=Entropy.seeded(5))
-    event = price(QUERY, ORDER.mu)
+    event = ORDER.event
     noise = discrete_gaussian(event.sigma, event.width, Entropy.seeded(5).derive(ORDER.request.encode()))
     assert np.array_equal(released.cells, integer_sum(QUERY, COHORT) + noise)
     assert np.abs(noise).min() > 0

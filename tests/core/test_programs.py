@@ -146,7 +146,7 @@ ANALYSES: dict[str, Callable[[], Analysis]] = {
     "logistic with indicators": lambda: Logistic(INDICATORS, CASE),
     "logistic without scores": lambda: Logistic(Design((AGE,)), CASE, rounds=0),
     "logistic of many rounds": lambda: Logistic(Design((AGE, SEX)), CASE, rounds=5),
-    "scores": lambda: Scores(COMPLETE_CASES, CASE, (0.05, 0.2), ordinary_fit()),
+    "scores": lambda: Scores(Logistic(COMPLETE_CASES, CASE), (0.05, 0.2)).of(ordinary_fit()),
 }
 
 

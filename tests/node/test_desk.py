@@ -219,9 +219,9 @@ def noised(total: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     truth = np.zeros(1, dtype=np.int64)
 
-    def remember(query: Any, held: Cohort, where: Any = None) -> Any:
+    def remember(query: Any, held: Cohort, where: Any = None, **rest: Any) -> Any:
         nonlocal truth
-        truth = original(query, held, where)
+        truth = original(query, held, where, **rest)
         return truth
 
     original = gate.integer_sum

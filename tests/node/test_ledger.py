@@ -255,7 +255,7 @@ def test_a_foreign_database_and_a_missing_folder_are_refused(path: Path) -> None
     refused(Reason.LEDGER, lambda: Ledger.inspect(nowhere))
 
 
-@pytest.mark.parametrize("change", ["PRAGMA user_version = 2", "PRAGMA journal_mode = DELETE"])
+@pytest.mark.parametrize("change", ["PRAGMA user_version = 3", "PRAGMA journal_mode = DELETE"])
 def test_another_version_or_journal_is_refused(path: Path, change: str) -> None:
     Ledger.open(path, dataset="children", budget=BUDGET).close()
     with closing(sqlite3.connect(path)) as db:

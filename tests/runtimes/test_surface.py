@@ -23,9 +23,9 @@ from ahh_federated.runtimes.flower import listening
 from ahh_federated.runtimes.flower.private_link import State
 from ahh_federated.study import parse_study
 from ahh_federated.study.study import MOST_ASKS
+from tests.coordinator.clients import Client
 from tests.coordinator.coordinators import desk as made_desk
 from tests.coordinator.coordinators import study as our_study
-from tests.coordinator.clients import Client
 from tests.runtimes.certificates import make_authority
 from tests.runtimes.federation import open_link, until
 from tests.runtimes.test_enrolment import spoken, tls_server
