@@ -1,11 +1,15 @@
 """The design of a generalised linear model: from a patient's declared columns to a vector x on a public grid.
 
-    x = (1, clip((u - centre) / spread, -4, 4), ...)
+    x = (1, clip((u - centre) / spread, -4, 4) ..., products ..., hats ...)
 
 u is a measured value mapped onto [-1, 1], or the 0/1 indicator of a level other than the reference.  `centre` and
 `spread` come from one private release of moments, so x is centred without looking at anybody.  x is truncated to
 multiples of 2**-16 before anything is computed with it: linear predictors are then sums of integers below 2**53,
 exact in float64, and depend on the patient alone whatever BLAS does.
+
+A declared interaction multiplies two standardised terms, so it is nearly uncorrelated with both and needs no moments
+of its own; its product, at most 16, is clipped to 15 (see `Scale.predictor`).  A column with knots also has hats
+(analyses/hats.py), standardised by public numbers.
 
 A patient with a column that is not known gets x = NaN, hence counts as zero (complete cases), unless the design
 has `indicators`: then "not known" is a level of its own, and a measured value not known sits at the centre.
@@ -19,46 +23,93 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ahh_federated.analyses.hats import Knots
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
+from ahh_federated.errors import Misuse
 
 LIMIT = 4.0  # standard deviations
+HAT_LIMIT = 8.0  # of a hat, whose standardised values never reach it (analyses/scaling.py)
+PRODUCT_LIMIT = 15.0  # of a product of two terms, and of every coordinate of x
 GRID = 2.0**16  # steps in one unit of x
 LEAST_SPREAD = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One coordinate of u after the intercept: a column, and for an indicator its level."""
+    """One coordinate of x after the intercept.
+
+    A column, and for an indicator its level; with `by` its product with the term of another column; with `knot` the hat of
+    that interior knot.
+    """
 
     column: Column
     level: str | None = None
+    by: tuple[Column, str | None] | None = None
+    knot: int | None = None
+
+    @property
+    def measured(self) -> bool:
+        """A measured value as it is: no indicator, product or hat."""
+        return isinstance(self.column, Numeric) and self.level is None and self.by is None and self.knot is None
+
+    @property
+    def limit(self) -> float:
+        """What |x| of this term is clipped to."""
+        return PRODUCT_LIMIT if self.by is not None else LIMIT if self.knot is None else HAT_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Public: the columns of a model, in order, and how values not known are treated."""
+    """Public: the columns of a model, in order, how values not known are treated, which pairs interact, which curve.
+
+    Raises:
+        Misuse: when an interaction or knots name a column that is no feature, or the same one twice.
+    """
 
     features: tuple[Column, ...]
     indicators: bool = False
+    interactions: tuple[tuple[Column, Column], ...] = ()
+    knots: tuple[Knots, ...] = ()
+
+    def __post_init__(self) -> None:
+        for one, other in self.interactions:
+            if one == other or one not in self.features or other not in self.features:
+                raise Misuse(f"the interaction of {one.name!r} and {other.name!r} is not between two of the features: name two")
+        if len({frozenset((one.name, other.name)) for one, other in self.interactions}) < len(self.interactions):
+            raise Misuse("an interaction is declared twice: drop one of the two")
+        curved = [knots.column for knots in self.knots]
+        if len(set(curved)) < len(curved) or not set(curved) <= set(self.features):
+            raise Misuse("knots are given twice for a column, or for one that is no feature: give them once for a feature")
 
     @property
-    def terms(self) -> tuple[Term, ...]:
+    def main(self) -> tuple[Term, ...]:
+        """The terms of the columns themselves, in the order of `terms_of`."""
         terms: list[Term] = []
         for column in self.features:
-            levels = column.levels[1:] if isinstance(column, Levels) else (None,)
-            terms += [Term(column, level) for level in levels]
+            terms += [Term(column, level) for level in _levels(column)]
             if self.indicators:
                 terms.append(Term(column, NOT_KNOWN))
         return tuple(terms)
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        products = [Term(a, k, (b, m)) for a, b in self.interactions for k in _levels(a) for m in _levels(b)]
+        hats = [Term(knots.column, knot=k) for knots in self.knots for k in range(len(knots.interior))]
+        return (*self.main, *products, *hats)
 
     @property
     def width(self) -> int:
         """Coefficients, the intercept included."""
         return 1 + len(self.terms)
 
+    def factors(self, term: Term) -> tuple[int, int]:
+        """Where the two terms of a product stand among `terms`."""
+        assert term.by is not None, f"{term} is no product"
+        return self.main.index(Term(term.column, term.level)), self.main.index(Term(*term.by))
+
     def terms_of(self, cohort: Cohort) -> list[F64]:
-        """u, one array of shape (patients,) per term."""
+        """u, one array of shape (patients,) for each of the main terms."""
         arrays: list[F64] = []
         for column in self.features:
             values = cohort[column.name]
@@ -78,9 +129,13 @@ class Design:
         return np.logical_and.reduce(known) if known else np.ones(len(cohort), dtype=bool)
 
 
+def _levels(column: Column) -> tuple[str | None, ...]:
+    return column.levels[1:] if isinstance(column, Levels) else (None,)
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Public after the moments were released: centre and spread of each term of u, and the radius R of x.
+    """Public after the moments were released: centre and spread of each term, and the radius R of x.
 
     `exact` switches clip, grid and weights off: laboratory and tests only.
     """
@@ -99,7 +154,8 @@ class Scale:
         """x of shape (width, patients): multiples of 2**-16, times 2**16; in exact mode x itself, unclipped."""
         x = np.empty((design.width, len(cohort)))
         x[0] = self.unit
-        for j, term in enumerate(design.terms):
+        main = len(design.main)
+        for j, term in enumerate(design.main):
             values, row = cohort[term.column.name], x[j + 1]
             if term.level == NOT_KNOWN:
                 row[:] = np.where(np.isnan(values), self._steps(j, 1.0), self._steps(j, 0.0))
@@ -111,6 +167,18 @@ class Scale:
                 row[:] = np.where(values == term.column.index(term.level), self._steps(j, 1.0), self._steps(j, 0.0))
                 if not design.indicators:
                     row[np.isnan(values)] = np.nan
+        products = [term for term in design.terms[main:] if term.by is not None]
+        for j, term in enumerate(products, start=main):
+            one, other = design.factors(term)
+            self._place(j, x[one + 1] * x[other + 1] / self.unit**2, term.limit, x[j + 1])
+        j = main + len(products)
+        for knots in design.knots:
+            u = knots.column.scaled(cohort[knots.column.name])
+            for number in range(len(knots.interior)):
+                self._place(j, knots.hat(number, u), HAT_LIMIT, x[j + 1])
+                if design.indicators:
+                    x[j + 1][np.isnan(u)] = 0.0
+                j += 1
         return x
 
     def _measured(self, column: Numeric, j: int, values: F64, row: F64) -> None:
@@ -122,6 +190,13 @@ class Scale:
         reach = math.inf if self.exact else LIMIT * GRID
         np.clip(row, max(low, -reach), min(high, reach), out=row)
         if not self.exact:
+            np.trunc(row, out=row)
+
+    def _place(self, j: int, u: F64, limit: float, row: F64) -> None:
+        """A product or a hat on the grid."""
+        row[:] = (u - self.centre[j]) / self.spread[j] * self.unit
+        if not self.exact:
+            np.clip(row, -limit * GRID, limit * GRID, out=row)
             np.trunc(row, out=row)
 
     def _position(self, j: int, u: float) -> float:
@@ -140,7 +215,11 @@ class Scale:
         return np.asarray(np.minimum(1.0, (self.radius * GRID) ** 2 / length))
 
     def predictor(self, x: F64, beta: F64) -> F64:
-        """x'beta, shape (patients,); exact integer arithmetic on beta rounded to a public power of two."""
+        """x'beta, shape (patients,); exact integer arithmetic on beta rounded to a public power of two.
+
+        No coordinate exceeds 15, so a partial sum is at most 15/4 * 2**51 + 15 * 2**15 * width: below 2**53 up to a width of
+        2**30, and exact.
+        """
         if self.exact:
             return np.asarray(beta @ x)
         reach = LIMIT * GRID * max(float(np.abs(beta).sum()), 1.0)

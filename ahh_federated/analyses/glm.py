@@ -1,15 +1,19 @@
-"""Queries of a logistic regression by DP-Newton, with the proof of each bound.
+"""Queries of regressions by DP-Newton, with the proof of each bound.
 
 x is the design's vector (analyses/design.py), R its public radius, w = min(1, R**2/||x||**2), p = sigma(x'beta).
 The weight depends on x alone, so the weighted score stays unbiased (Mallows weights); clipping residuals does not.
 
     kind              one patient contributes                       bound     why
     glm.complete/1    e[no event], e[event] or e[not used]            1         one unit vector
+                      (e[used] or e[not used], outcome measured)
     glm.moments/1     (1, z, z**2 ..., indicators ...)              see class
     glm.gram/1        w x x'                                        R**2      w ||x||**2 <= R**2
     glm.classes/1     w x placed by the outcome                     R         w ||x|| <= R
     glm.score/1       w x (p - y)                                   R         |p - y| <= 1
     glm.information/1 p (1 - p) w x x'                              R**2 / 4  p (1 - p) <= 1/4
+
+Products of terms and hats are coordinates of x like any other: they need no query, and no bound, of their own.  What is
+asked about a measured outcome besides stands in analyses/gaussian.py.
 
 Rounding x to the grid happens before w is computed, so the inequalities hold for the x that is used.
 """
@@ -26,21 +30,21 @@ from scipy.special import expit
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.onehot import one_hot
 from ahh_federated.core.cohorts import F64, Cohort
-from ahh_federated.core.columns import Levels, Numeric
+from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.core.queries import Parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Patients used without the event, used with it, and not used since a feature or the outcome is not known."""
+    """Patients used (without the event, then with it), and not used since a feature or the outcome is not known."""
 
     design: Design
-    outcome: Levels
+    outcome: Column
     kind: ClassVar[str] = "glm.complete/1"
 
     @property
     def width(self) -> int:
-        return 3
+        return 3 if isinstance(self.outcome, Levels) else 2
 
     @property
     def bound(self) -> float:
@@ -54,27 +58,30 @@ class Complete:
         used = ~np.isnan(y)
         if not self.design.indicators:
             used &= self.design.complete(cohort)
-        return one_hot(np.where(used, y, 2.0), 3)
+        cell = y if isinstance(self.outcome, Levels) else 0.0
+        return one_hot(np.where(used, cell, self.width - 1.0), self.width)
 
     def patients(self, total: F64) -> float | None:
-        return float(total[0] + total[1])
+        return float(total[:-1].sum())
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureMoments:
     """(1, then z and z**2 for a measured column, the indicators of the levels of the others), a zero row if not used.
 
-    Bound sqrt(1 + 2 p + q), p measured columns and q columns with levels: z**2 + z**4 <= 2, and one indicator at most
-    is 1.  With indicators a measured value not known adds z = 0 and one indicator, 1 <= 2.
+    A measured outcome adds its own z and z**2 at the end.
+
+    Bound sqrt(1 + 2 p + q), p measured columns (the outcome one of them) and q columns with levels: z**2 + z**4 <= 2, and one
+    indicator at most is 1.  With indicators a measured value not known adds z = 0 and one indicator, 1 <= 2.
     """
 
     design: Design
-    outcome: Levels
+    outcome: Column
     kind: ClassVar[str] = "glm.moments/1"
 
     @property
     def width(self) -> int:
-        return 1 + len(self.design.terms) + self._measured
+        return 1 + len(self.design.main) + self._measured + 2 * isinstance(self.outcome, Numeric)
 
     @property
     def _measured(self) -> int:
@@ -82,19 +89,23 @@ class FeatureMoments:
 
     @property
     def bound(self) -> float:
-        return math.sqrt(1 + len(self.design.features) + self._measured)
+        return math.sqrt(1 + len(self.design.features) + self._measured + 2 * isinstance(self.outcome, Numeric))
 
     def parameters(self) -> Parameters:
         return {}
 
     def rows(self, cohort: Cohort) -> F64:
-        rows = [np.where(np.isnan(cohort[self.outcome.name]), np.nan, 1.0)]
-        for term, u in zip(self.design.terms, self.design.terms_of(cohort), strict=True):
-            if isinstance(term.column, Numeric) and term.level is None:
+        y = cohort[self.outcome.name]
+        rows = [np.where(np.isnan(y), np.nan, 1.0)]
+        for term, u in zip(self.design.main, self.design.terms_of(cohort), strict=True):
+            if term.measured:
                 z = np.where(np.isnan(u), 0.0, u) if self.design.indicators else u
                 rows += [z, z * z]
             else:
                 rows.append(u)
+        if isinstance(self.outcome, Numeric):
+            z = self.outcome.scaled(y)
+            rows += [z, z * z]
         return np.stack(rows).T
 
     def patients(self, total: F64) -> float | None:
@@ -102,11 +113,11 @@ class FeatureMoments:
 
 
 @dataclass(frozen=True, slots=True)
-class _Scaled:
+class Scaled:
     """What the queries on x share: the design, the outcome (only patients with a known one count) and the scale."""
 
     design: Design
-    outcome: Levels
+    outcome: Column
     scale: Scale
 
     def parameters(self) -> Parameters:
@@ -116,7 +127,7 @@ class _Scaled:
     def patients(self, total: F64) -> float | None:
         return None
 
-    def _x(self, cohort: Cohort) -> tuple[F64, F64, F64]:
+    def x(self, cohort: Cohort) -> tuple[F64, F64, F64]:
         """x in grid steps (width, patients), the weight divided by the steps in a unit, and y; NaN where y is not known."""
         x = self.scale.standardised(self.design, cohort)
         y = cohort[self.outcome.name]
@@ -125,7 +136,7 @@ class _Scaled:
 
 
 @dataclass(frozen=True, slots=True)
-class Gram(_Scaled):
+class Gram(Scaled):
     """sum w x x', as squares of the factor sqrt(w) x."""
 
     kind: ClassVar[str] = "glm.gram/1"
@@ -139,12 +150,12 @@ class Gram(_Scaled):
         return self.scale.radius**2
 
     def factors(self, cohort: Cohort) -> F64:
-        x, weight, _ = self._x(cohort)
+        x, weight, _ = self.x(cohort)
         return (x * np.sqrt(weight / self.scale.unit)).T
 
 
 @dataclass(frozen=True, slots=True)
-class ClassSums(_Scaled):
+class ClassSums(Scaled):
     """sum of w x over patients with the outcome, then over those without."""
 
     kind: ClassVar[str] = "glm.classes/1"
@@ -158,12 +169,12 @@ class ClassSums(_Scaled):
         return self.scale.radius
 
     def rows(self, cohort: Cohort) -> F64:
-        x, weight, y = self._x(cohort)
+        x, weight, y = self.x(cohort)
         return np.concatenate([x * (weight * y), x * (weight * (1 - y))]).T
 
 
 @dataclass(frozen=True, slots=True)
-class Score(_Scaled):
+class Score(Scaled):
     """sum w x (p - y): the gradient of the weighted negative log-likelihood at beta."""
 
     beta: tuple[float, ...]
@@ -178,17 +189,17 @@ class Score(_Scaled):
         return self.scale.radius
 
     def parameters(self) -> Parameters:
-        return {**_Scaled.parameters(self), "beta": list(self.beta)}
+        return {**Scaled.parameters(self), "beta": list(self.beta)}
 
     def rows(self, cohort: Cohort) -> F64:
-        x, weight, y = self._x(cohort)
+        x, weight, y = self.x(cohort)
         residual = expit(self.scale.predictor(x, np.array(self.beta))) - y
         np.multiply(x, weight * residual, out=x)
         return x.T
 
 
 @dataclass(frozen=True, slots=True)
-class Information(_Scaled):
+class Information(Scaled):
     """sum p (1 - p) w x x': the Hessian of the weighted negative log-likelihood at beta."""
 
     beta: tuple[float, ...]
@@ -203,9 +214,9 @@ class Information(_Scaled):
         return self.scale.radius**2 / 4
 
     def parameters(self) -> Parameters:
-        return {**_Scaled.parameters(self), "beta": list(self.beta)}
+        return {**Scaled.parameters(self), "beta": list(self.beta)}
 
     def factors(self, cohort: Cohort) -> F64:
-        x, weight, _ = self._x(cohort)
+        x, weight, _ = self.x(cohort)
         p = expit(self.scale.predictor(x, np.array(self.beta)))
         return (x * np.sqrt(weight / self.scale.unit * p * (1 - p))).T

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtr
 
+from ahh_federated.analyses.groups import EVERYBODY, Groups, by_partner
 from ahh_federated.analyses.numbers import Number, number
 from ahh_federated.core.cohorts import F64
-from ahh_federated.core.releases import Pooled, Status
+from ahh_federated.core.releases import Pooled, Round, Status
 
 Metric = Callable[[F64], float]
 FEWEST = 10.0  # events, and non-events, below which nothing is said of a partner
+_SINGULAR = 1e14  # condition of a matrix that says nothing
 _GROUP = 0.08  # least expected share of patients in a point of the calibration plot
 
 
@@ -72,8 +74,7 @@ def score(bins: Bins, total: Pooled) -> Score | None:
     """The figures of one table, or None when events or non-events are too few to say anything."""
     cells = total.values
     half = len(cells) // 2
-    noise = 3 * total.stderr * math.sqrt(half)
-    if min(cells[:half].sum(), cells[half:].sum()) < max(FEWEST, noise):
+    if _too_few(total):
         return None
     n = float(cells.sum())
 
@@ -104,6 +105,13 @@ def score(bins: Bins, total: Pooled) -> Score | None:
             }
         )
     return Score(figures, decision)
+
+
+def _too_few(total: Pooled) -> bool:
+    """Whether events or non-events are too few to say anything."""
+    half = len(total.values) // 2
+    noise = 3 * total.stderr * math.sqrt(half)
+    return bool(min(total.values[:half].sum(), total.values[half:].sum()) < max(FEWEST, noise))
 
 
 def auroc(cells: F64) -> float:
@@ -161,11 +169,32 @@ def _recalibrate(bins: Bins, weights: F64, cells: F64) -> F64:
         p = expit(beta @ design)
         score = design @ (weights * (events - (without + events) * p))
         information = (design * (weights * np.maximum(without + events, 0.0) * p * (1 - p) + 1e-9)) @ design.T
+        if not np.linalg.cond(information) < _SINGULAR:
+            break
         step = np.clip(np.linalg.solve(information, score), -1, 1)
         beta = beta + step
         if float(np.abs(step).max()) < 1e-12:
             return np.asarray(beta)
     return np.full(2, math.nan)
+
+
+def recalibrated(bins: Bins, total: Pooled) -> tuple[F64, F64] | None:
+    """Intercept and slope of the outcome on the predicted logit, and how they move with each cell, shape (2, cells).
+
+    None when events or non-events are too few, or nothing fits.
+    """
+    cells = total.values
+    if _too_few(total):
+        return None
+    weights = _calibration_weights(bins, float(cells.sum()), total.stderr)
+    value = _recalibrate(bins, weights, cells)
+    slope = np.stack(
+        [
+            _gradient(lambda c: float(_recalibrate(bins, weights, c)[0]), cells),
+            _gradient(lambda c: float(_recalibrate(bins, weights, c)[1]), cells),
+        ]
+    )
+    return (value, slope) if np.isfinite(value).all() and np.isfinite(slope).all() else None
 
 
 def _in_the_large(bins: Bins, weights: F64, cells: F64) -> float:
@@ -195,24 +224,40 @@ def _gradient(function: Metric, cells: F64) -> F64:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreTable:
-    """The answer of `scores`: overall, per partner, and the curves."""
+    """The answer of `scores` for a two-level outcome: overall, by partner and by subgroup, and the curves."""
 
     outcome: str
     bins: Bins
-    total: Pooled
-    partners: dict[str, Score | Status | None]
+    replies: Round
+    groups: Groups = EVERYBODY
+
+    @property
+    def total(self) -> Pooled:
+        """Everybody at all partners."""
+        return self.groups.split(self.replies.total())[0]
+
+    @property
+    def partners(self) -> dict[str, Score | Status | None]:
+        found = by_partner(self.replies, self.groups).items()
+        return {name: part if isinstance(part, Status) else score(self.bins, part) for name, part in found}
 
     def to_json(self) -> dict[str, Any]:
-        cells, s = self.total.values, self.total.stderr
+        everybody, *subgroups = self.groups.split(self.replies.total())
+        cells, s = everybody.values, everybody.stderr
         half = len(cells) // 2
-        overall = score(self.bins, self.total)
+        overall = score(self.bins, everybody)
         return {
+            "family": "binary",
             "outcome": self.outcome,
             "n": number(float(cells.sum()), s * math.sqrt(2 * half), least=0.0).to_json(),
             "events": number(float(cells[half:].sum()), s * math.sqrt(half), least=0.0).to_json(),
             "binning_error_auroc": binning_error(cells),
-            "overall": _figures(overall),
-            "partners": {name: _figures(each) for name, each in self.partners.items()},
+            "overall": figures_of(overall),
+            "partners": {name: figures_of(each) for name, each in self.partners.items()},
+            "subgroups": [
+                {"group": name, **figures_of(score(self.bins, part))}
+                for name, part in zip(self.groups.names, subgroups, strict=True)
+            ],
             "roc": self._roc() if overall else [],
             "calibration": self._calibration() if overall else [],
             "decision": [
@@ -253,7 +298,8 @@ class ScoreTable:
         return {"predicted": predicted, "observed": observed.to_json()}
 
 
-def _figures(each: Score | Status | None) -> dict[str, Any]:
+def figures_of(each: Score | Status | None) -> dict[str, Any]:
+    """What is said of a part of the patients, or why nothing is."""
     if each is None:
         return {"status": TOO_FEW}
     return {"status": str(each)} if isinstance(each, Status) else each.to_json()

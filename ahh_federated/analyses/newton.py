@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy.special import expit
@@ -24,6 +25,7 @@ from ahh_federated.core.releases import Pooled
 _NODES = np.linspace(-6, 6, 97)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 _GRAM_SD = 0.3  # how far a Gram entry may be from its prior, in units of the two prior roots
+WIDE_VARIANCE = 25.0  # of every coefficient, where nothing is to be shrunk
 RIDGE = 1e-9  # per patient: keeps a singular curvature invertible and moves nothing else
 _LINEAR = 0.3  # how far the surrogate's curvature may be from the data's
 
@@ -47,6 +49,14 @@ class Surrogate:
         _, p, _, _ = self._quadrature(beta)
         return max(float(_WEIGHTS @ (p * (1 - p))), 0.01)
 
+    def proximal(self, kappa: float) -> float:
+        """How far the curvature may exceed kappa: half-way to the geometric mean of kappa and 1/4, its most."""
+        return 0.5 * (math.sqrt(kappa) / 2 - kappa)
+
+    def drift(self, kappa: float, distance: F64) -> float:
+        """The squared error of a gradient that the surrogate carries over a distance."""
+        return _LINEAR**2 * float(np.sum((self.n * kappa * self.gram @ distance) ** 2))
+
     def value(self, beta: F64) -> float:
         return self.n * float(_WEIGHTS @ np.logaddexp(0, self._quadrature(beta)[0]))
 
@@ -67,6 +77,28 @@ class Surrogate:
                 + float(_WEIGHTS @ (p * _NODES)) / sd * (self.covariance - np.outer(u, u))
             )
         )
+
+
+class Objective(Protocol):
+    """A convex stand-in for the weighted negative log-likelihood, less its linear term."""
+
+    @property
+    def n(self) -> float: ...
+
+    @property
+    def gram(self) -> F64: ...
+
+    def curvature(self, beta: F64) -> float: ...
+
+    def proximal(self, kappa: float) -> float: ...
+
+    def drift(self, kappa: float, distance: F64) -> float: ...
+
+    def value(self, beta: F64) -> float: ...
+
+    def gradient(self, beta: F64) -> F64: ...
+
+    def hessian(self, beta: F64) -> F64: ...
 
 
 def surrogate(gram: Pooled, positive: F64, negative: F64, stderr: float, prior: F64) -> Surrogate:
@@ -109,40 +141,49 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Combined:
-    """The weighted evidence as a linear term, with the noise variance of one coordinate and a proximal weight."""
+    """The weighted evidence as a linear term, with the noise variance of one coordinate and a proximal weight.
+
+    `at`: the weighted mean of where the evidence was taken.
+    """
 
     offset: F64
     variance: float
     proximal: float
+    at: F64
 
 
-def combine(phi: Surrogate, first: Evidence, scores: list[Evidence], beta: F64) -> Combined:
+def combine(phi: Objective, first: Evidence, scores: list[Evidence], beta: F64) -> Combined:
     """Weigh all evidence by its noise and by its distance from beta (the surrogate errs with distance)."""
     if not scores:
-        return Combined(-first.gradient, first.stderr**2, 0.0)
+        return Combined(-first.gradient, first.stderr**2, 0.0, first.beta)
     kappa = phi.curvature(beta)
-    proximal = 0.5 * (math.sqrt(kappa) / 2 - kappa)
-    metric = phi.n * kappa * phi.gram
-    weights = _weights(metric, [first, *scores], beta)
+    proximal = phi.proximal(kappa)
+    weights = _weights(phi, kappa, [first, *scores], beta)
     pull = proximal * phi.n * phi.gram
     offset = weights[0] * (-first.gradient - pull @ beta)
     for weight, score in zip(weights[1:], scores, strict=True):
         offset = offset + weight * (score.gradient - phi.gradient(score.beta) - pull @ score.beta)
     noise = np.array([each.stderr for each in [first, *scores]])
-    return Combined(offset, float(weights**2 @ noise**2), proximal)
+    at = weights @ np.array([each.beta for each in [first, *scores]])
+    return Combined(offset, float(weights**2 @ noise**2), proximal, at)
 
 
-def _weights(metric: F64, evidence: list[Evidence], beta: F64) -> F64:
+def _weights(phi: Objective, kappa: float, evidence: list[Evidence], beta: F64) -> F64:
     if evidence[-1].stderr == 0:  # an exact run trusts the newest gradient alone
         return np.asarray(np.eye(len(evidence))[-1])
-    drift = np.array([float(np.sum((metric @ (beta - each.beta)) ** 2)) for each in evidence])
+    drift = np.array([phi.drift(kappa, beta - each.beta) for each in evidence])
     drift[-1] = 0.0
     noise = np.array([each.stderr for each in evidence])
-    precision = 1 / (len(beta) * noise**2 + _LINEAR**2 * drift)
+    precision = 1 / (len(beta) * noise**2 + drift)
     return np.asarray(precision / precision.sum())
 
 
-def solve(phi: Surrogate, evidence: Combined, prior_variance: F64, start: F64) -> F64:
+def prior(width: int, variance: float = 1.0, intercept: float = 9.0) -> F64:
+    """The prior variance of each coefficient: together the slopes give the linear predictor this variance."""
+    return np.array([intercept, *[variance / max(width - 1, 1)] * (width - 1)])
+
+
+def solve(phi: Objective, evidence: Combined, prior_variance: F64, start: F64) -> F64:
     """argmin of Phi + proximal term + offset'beta + the prior; strictly convex, damped Newton.
 
     The prior is normal with the given variances, in a metric that also carries the evidence's noise.

@@ -1,14 +1,19 @@
-"""How well a risk model works on patients it has not seen: one histogram of predicted risk by outcome.
+"""How well a model works on patients it has not seen: one message, whatever the model.
 
-    sum over patients of e[outcome, bin of the linear predictor]
+    kind                  one patient contributes                                            bound
+    scores/1              e[outcome, bin of the log odds]                                      1
+    scores.levels/1       e[outcome, likeliest level]                                          1
+    scores.values/1       (1, y, p, y**2, p**2, y p), outcome y and prediction p on [-1, 1]    sqrt(6)
 
-Bound 1: a patient adds one unit vector, or nothing when a needed column is not known.  The edges are public: equal
-steps in logit over the range the released model implies, plus the declared thresholds.  AUROC, calibration, Brier
-score and decision curves (analyses/metrics.py) are free post-processing of that one release.
+times sqrt(1 + k) with k subgroup columns (analyses/groups.py).  A patient contributes nothing when a needed column is not
+known.  The edges are public: equal steps in logit over the range the released model implies, plus the declared thresholds.
+AUROC, calibration, Brier score and decision curves (analyses/metrics.py), and what is said of levels and values
+(analyses/accuracy.py), are free post-processing of that one release.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -16,96 +21,196 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import logit
 
-from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
-from ahh_federated.analyses.fit import Fit
-from ahh_federated.analyses.metrics import Bins, Score, ScoreTable, score
-from ahh_federated.analyses.onehot import one_hot
+from ahh_federated.analyses.accuracy import LevelsTable, ValueTable
+from ahh_federated.analyses.groups import EVERYBODY, Groups
+from ahh_federated.analyses.metrics import Bins, ScoreTable
+from ahh_federated.analyses.models import Model, ModelAnalysis, Predictor, exponential
 from ahh_federated.core.cohorts import F64, Cohort
-from ahh_federated.core.columns import Levels
+from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.programs import Line, Program, numbers
 from ahh_federated.core.queries import Parameters, Query
-from ahh_federated.core.releases import Round, Status
+from ahh_federated.core.releases import Round
 from ahh_federated.errors import Breach
 
 STEPS = 9  # edges besides the thresholds
 REACH = 2.0  # standard deviations of the linear predictor on either side
+VALUES = 6
 
 
 @dataclass(frozen=True, slots=True)
 class RiskCounts:
-    """Patients by outcome (without, then with) and bin of the linear predictor."""
+    """Patients by outcome (without, then with) and bin of the linear predictor, in each block."""
 
-    design: Design
-    outcome: Levels
-    scale: Scale
-    beta: tuple[float, ...]
+    predictor: Predictor
     edges: tuple[float, ...]
+    groups: Groups = EVERYBODY
     kind: ClassVar[str] = "scores/1"
 
     @property
     def width(self) -> int:
-        return 2 * (len(self.edges) + 1)
+        return self.groups.blocks * 2 * (len(self.edges) + 1)
 
     @property
     def bound(self) -> float:
-        return 1.0
+        return self.groups.factor
 
     def parameters(self) -> Parameters:
-        return {
-            "centre": list(self.scale.centre),
-            "spread": list(self.scale.spread),
-            "beta": list(self.beta),
-            "edges": list(self.edges),
-        }
+        return {**self.predictor.parameters(), "edges": list(self.edges)}
 
     def rows(self, cohort: Cohort) -> F64:
-        x = self.scale.standardised(self.design, cohort)
-        eta = self.scale.predictor(x, np.array(self.beta))
-        bins = np.searchsorted(np.array(self.edges), eta, side="right").astype(np.float64)
-        bins[np.isnan(eta)] = np.nan
-        return one_hot(bins + (len(self.edges) + 1) * cohort[self.outcome.name], self.width)
+        eta, bins = self.predictor.linear(cohort), len(self.edges) + 1
+        cell = np.searchsorted(np.array(self.edges), eta, side="right").astype(np.float64)
+        cell[np.isnan(eta)] = np.nan
+        return self.groups.cells(cohort, cell + bins * cohort[self.predictor.outcome.name], 2 * bins)
 
     def patients(self, total: F64) -> float | None:
-        return float(total.sum())
+        return float(total[: 2 * (len(self.edges) + 1)].sum())
+
+
+@dataclass(frozen=True, slots=True)
+class LevelCounts:
+    """Patients by outcome and likeliest level, in each block."""
+
+    predictor: Predictor
+    groups: Groups = EVERYBODY
+    kind: ClassVar[str] = "scores.levels/1"
+
+    @property
+    def levels(self) -> int:
+        assert isinstance(self.predictor.outcome, Levels)
+        return len(self.predictor.outcome.levels)
+
+    @property
+    def width(self) -> int:
+        return self.groups.blocks * self.levels**2
+
+    @property
+    def bound(self) -> float:
+        return self.groups.factor
+
+    def parameters(self) -> Parameters:
+        return self.predictor.parameters()
+
+    def rows(self, cohort: Cohort) -> F64:
+        eta = self.predictor.linear(cohort)
+        chosen = np.where(np.isnan(eta).any(axis=1), np.nan, np.argmax(eta, axis=1))
+        return self.groups.cells(cohort, chosen + self.levels * cohort[self.predictor.outcome.name], self.levels**2)
+
+    def patients(self, total: F64) -> float | None:
+        return float(total[: self.levels**2].sum())
+
+
+@dataclass(frozen=True, slots=True)
+class ValueSums:
+    """Sums of (1, y, p, y**2, p**2, y p) in each block; each of the six is at most 1 in absolute value."""
+
+    predictor: Predictor
+    groups: Groups = EVERYBODY
+    kind: ClassVar[str] = "scores.values/1"
+
+    @property
+    def width(self) -> int:
+        return self.groups.blocks * VALUES
+
+    @property
+    def bound(self) -> float:
+        return math.sqrt(VALUES) * self.groups.factor
+
+    def parameters(self) -> Parameters:
+        return self.predictor.parameters()
+
+    def rows(self, cohort: Cohort) -> F64:
+        outcome = self.predictor.outcome
+        assert isinstance(outcome, Numeric)
+        eta = self.predictor.linear(cohort)
+        predicted = exponential(eta) if self.predictor.family == "count" else eta
+        y, p = outcome.scaled(cohort[outcome.name]), outcome.scaled(predicted)
+        known = ~(np.isnan(y) | np.isnan(p))
+        vectors = np.stack([np.ones_like(y), y, p, y * y, p * p, y * p])
+        return self.groups.vectors(cohort, np.where(known, vectors, 0.0))
+
+    def patients(self, total: F64) -> float | None:
+        return float(total[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The analysis `scores`: one step.  `fit` is the released model; the node's side does not need it."""
+    """The analysis `scores`: one step.  `ask` is the id of the model's ask; `fit` its answer, which a node does not need."""
 
-    design: Design
-    outcome: Levels
+    model: ModelAnalysis
     thresholds: tuple[float, ...]
-    fit: Fit | None = None
-    exact: bool = False
+    by: tuple[Levels, ...] = ()
+    ask: str = "model"
+    fit: Model | None = None
 
-    def of(self, fit: Fit) -> Scores:
-        return replace(self, fit=fit)
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.ask,)
+
+    @property
+    def groups(self) -> Groups:
+        return Groups(self.by)
+
+    def of(self, *models: Model) -> Scores:
+        return replace(self, fit=models[0])
+
+    def exactly(self) -> Scores:
+        model = self.model.exactly()
+        assert isinstance(model, ModelAnalysis)
+        return replace(self, model=model)
 
     def schedule(self) -> Sequence[Line]:
-        return [Line(RiskCounts.kind, 2 * (STEPS + len(self.thresholds) + 1), 1.0)]
+        kind, width = self._shape()
+        return [Line(kind, self.groups.blocks * width, 1.0)]
+
+    def _shape(self) -> tuple[str, int]:
+        """The kind of the query, and its width in one block."""
+        outcome = self.model.outcome
+        if self.model.family == "binary":
+            return RiskCounts.kind, 2 * (STEPS + len(self.thresholds) + 1)
+        if self.model.family == "levels" and isinstance(outcome, Levels):
+            return LevelCounts.kind, len(outcome.levels) ** 2
+        return ValueSums.kind, VALUES
 
     def program(self) -> Program:
-        assert self.fit is not None, "scores need a fitted model"
-        fit, edges = self.fit, self._edges(self.fit)
-        replies: Round = yield RiskCounts(self.design, self.outcome, fit.scale, fit.beta, edges)
-        bins = Bins.of(edges, self.thresholds, *fit.predictor)
-        partners: dict[str, Score | Status | None] = {}
-        for name, reply in sorted(replies.replies.items()):
-            partners[name] = reply if isinstance(reply, Status) else score(bins, replies.of(name))
-        return ScoreTable(self.outcome.name, bins, replies.total(), partners)
+        replies: Round = yield self.asked()
+        outcome = self._fit.outcome
+        if self._fit.family == "binary":
+            return ScoreTable(outcome.name, self.bins(), replies, self.groups)
+        if isinstance(outcome, Levels):
+            return LevelsTable(outcome, replies, self.groups)
+        return ValueTable(outcome, self._fit.family, replies, self.groups)
 
-    def _edges(self, fit: Fit) -> tuple[float, ...]:
-        mean, sd = fit.predictor
+    @property
+    def _fit(self) -> Model:
+        assert self.fit is not None, "scores need a fitted model"
+        return self.fit
+
+    def asked(self) -> Query:
+        """The one query about the fitted model."""
+        if self._fit.family == "binary":
+            return RiskCounts(self._fit, self._edges(), self.groups)
+        return LevelCounts(self._fit, self.groups) if self._fit.family == "levels" else ValueSums(self._fit, self.groups)
+
+    def bins(self) -> Bins:
+        """The public bins of a two-level outcome's log odds."""
+        return Bins.of(self._edges(), self.thresholds, *self._fit.spread)
+
+    def _edges(self) -> tuple[float, ...]:
+        mean, sd = self._fit.spread
         steps = mean + sd * np.linspace(-REACH, REACH, STEPS)
         return tuple(float(f"{edge:.10g}") for edge in sorted([*steps, *logit(np.array(self.thresholds))]))
 
     def query(self, kind: str, parameters: Parameters) -> Query:
-        terms = self.design.width - 1
-        spread = numbers(parameters, "spread", terms, least=LEAST_SPREAD)
+        wanted, _ = self._shape()
+        if kind != wanted:
+            raise Breach(f"the scores of a {self.model.family} model are {wanted!r}, not {kind!r}")
+        predictor = self.model.predictor({name: values for name, values in parameters.items() if name != "edges"})
+        if kind == LevelCounts.kind:
+            return LevelCounts(predictor, self.groups)
+        if kind == ValueSums.kind:
+            return ValueSums(predictor, self.groups)
         edges = numbers(parameters, "edges", STEPS + len(self.thresholds))
         if sorted(edges) != edges:
             raise Breach("edges out of order do not make a score table")
-        scale = Scale(tuple(numbers(parameters, "centre", terms)), tuple(spread), 1.0, self.exact)
-        beta = tuple(numbers(parameters, "beta", self.design.width))
-        return RiskCounts(self.design, self.outcome, scale, beta, tuple(edges))
+        return RiskCounts(predictor, tuple(edges), self.groups)

@@ -78,8 +78,8 @@ def _overall(statuses: Sequence[Status]) -> Status:
 def _ask(study: Study, outcome: Outcome) -> dict[str, Any]:
     ask = outcome.ask
     answer = None if outcome.answer is None else outcome.answer.to_json()
-    if answer is not None and ask.model is not None:
-        answer["model"] = ask.model
+    if answer is not None and len(ask.models) == 1:
+        answer["model"] = ask.models[0]
     if answer is not None and "outcome" in answer:
         case = study.cases.get(answer["outcome"])
         answer["definition"] = f"{case.label}: {case.when.text}" if case else answer["outcome"]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ahh_federated.analyses.fit import Fit
+from ahh_federated.analyses.models import Model
 from ahh_federated.coordinator.transcript import Exchange
 from ahh_federated.core.programs import Line, drive
 from ahh_federated.core.queries import Query
@@ -87,7 +87,7 @@ class Session:
     run: str = ""
     exact: bool = False
     strict: bool = False
-    _fits: dict[str, Fit] = field(default_factory=dict)
+    _models: dict[str, Model] = field(default_factory=dict)
 
     def outcomes(self) -> list[Outcome]:
         """Run every ask in the study's order."""
@@ -99,18 +99,19 @@ class Session:
         return outcomes
 
     def _outcome(self, ask: Ask) -> Outcome:
-        if ask.model is not None and ask.model not in self._fits:
+        absent = [name for name in ask.models if name not in self._models]
+        if absent:
             coverage = dict.fromkeys(self.link.partners, Status.FAILED)
-            return Outcome(ask, Status.FAILED, f"the model {ask.model!r} has no answer", None, coverage, 0)
+            return Outcome(ask, Status.FAILED, f"the model {absent[0]!r} has no answer", None, coverage, 0)
         asking = _Asking(self, ask)
-        analysis = ask.runnable(self._fits, exact=self.exact)
+        analysis = ask.runnable(self._models, exact=self.exact)
         self.watcher.began(ask, len(analysis.schedule()))
         try:
             answer = drive(analysis, asking.round)
         except _TooFew as error:
             return Outcome(ask, _commonest(asking.coverage.values()), str(error), None, asking.coverage, asking.messages)
-        if isinstance(answer, Fit):
-            self._fits[ask.id] = answer
+        if isinstance(answer, Model):
+            self._models[ask.id] = answer
         return Outcome(ask, Status.RELEASED, "", answer, asking.coverage, asking.messages)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ahh_federated.core.columns import Column, Levels
-from ahh_federated.core.costs import LEAST_EPSILON, MOST_EPSILON, Budget, Event, Spent, epsilon_of, sigma_for
+from ahh_federated.core.costs import LEAST_EPSILON, MOST_EPSILON, SAMPLED, Budget, Event, Spent, epsilon_of, plan_sigma, sigma_for
 from ahh_federated.core.programs import Line
 from ahh_federated.errors import Misuse
 from ahh_federated.study.asks import Ask, read_ask
@@ -20,6 +20,7 @@ from ahh_federated.study.declarations import Case, Patient, fold_column, read_ca
 from ahh_federated.study.fields import Table
 
 LARGEST = 1 << 20  # bytes
+MOST_PLANS = 40  # each takes a second to price
 MOST_ASKS = 500  # a data steward reads each; to price many takes time that whoever sends a study would not pay for
 
 
@@ -68,17 +69,30 @@ class Study:
         raise Misuse(f"the study {self.id} has no ask {ask_id!r}: it has {', '.join(ask.id for ask in self.asks)}")
 
     def mu(self, ask: Ask, line: Line) -> float:
-        """The Gaussian-DP parameter of one step; a hair below its share, so that rounding never refuses the last."""
+        """The Gaussian-DP parameter of a step, or of a plan; a hair below its share, so that rounding never refuses the last."""
         return self.budget.mu * float((ask.share * line.share) ** 0.5) * (1 - 1e-8)
 
     def event(self, ask: Ask, line: Line) -> Event:
         """What one step will cost: known before anything is asked."""
-        return Event(line.sensitivity, sigma_for(line.sensitivity, self.mu(ask, line)), line.width)
+        first = line if not line.place else next(each for each in ask.analysis.schedule() if each.plan == line.plan)
+        return self._event(line, self.mu(ask, first))
+
+    def events(self, ask: Ask) -> list[Event]:
+        """What each step of an ask will cost."""
+        lines = ask.analysis.schedule()
+        firsts = {line.plan: line for line in reversed(lines)}
+        return [self._event(line, self.mu(ask, firsts[line.plan] if line.place else line)) for line in lines]
+
+    def _event(self, line: Line, mu: float) -> Event:
+        if not line.planned:
+            return Event(line.sensitivity, sigma_for(line.sensitivity, mu), line.width)
+        sigma = plan_sigma(line.sensitivity, mu, line.rate, line.count)
+        return Event(line.sensitivity, sigma, line.width, SAMPLED, line.rate, line.count, line.place, line.steps)
 
     @property
     def cost(self) -> Spent:
         """What all asks cost one patient at one partner."""
-        return Spent.of(self.event(ask, line) for ask in self.asks for line in ask.analysis.schedule())
+        return Spent.of(event for ask in self.asks for event in self.events(ask))
 
     def ask_epsilon(self, ask: Ask) -> float:
         """What an ask alone costs at the study's delta."""
@@ -205,14 +219,17 @@ def _asks(content: Any, columns: Mapping[str, Column]) -> tuple[Ask, ...]:
 
 
 def _check_affordable(study: Study) -> None:
-    """The integer grid is charged to a hundredth of delta; refuse a study too wide for that."""
+    """The integer grid, and the tail of each plan, are charged to a hundredth of delta; refuse a study too wide for that."""
+    plans = sum(line.planned and not line.place for ask in study.asks for line in ask.analysis.schedule())
+    if plans > MOST_PLANS:
+        raise Misuse(f"ask has {plans} models that are trained on samples: a study has at most {MOST_PLANS} of them")
     events: list[Event] = []
     for ask in study.asks:
         try:
-            events += [study.event(ask, line) for line in ask.analysis.schedule()]
+            events += study.events(ask)
         except (ValueError, ZeroDivisionError):
             fix = "raise privacy.epsilon or the share, or drop the ask"
             raise Misuse(f"ask {ask.id!r}: its part of the budget is too small for the noise it needs: {fix}") from None
     if not Spent.of(events).slack <= study.budget.slack:
-        fix = "raise delta, lower epsilon, or ask for fewer cells"
+        fix = "raise delta, lower epsilon, or ask for fewer cells" + (" or fewer rounds on samples" if plans else "")
         raise Misuse(f"privacy.delta is too small for so many cells at this epsilon: {fix}")

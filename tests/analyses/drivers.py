@@ -13,7 +13,7 @@ from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.costs import Budget, Event
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.filters import Filter
-from ahh_federated.core.gate import Order, release
+from ahh_federated.core.gate import Order, price, release
 from ahh_federated.core.programs import Analysis, Line, drive
 from ahh_federated.core.queries import Query, Rows
 from ahh_federated.core.releases import Answer, Exact, Round, Status
@@ -58,7 +58,7 @@ def noised(analysis: Analysis, cohorts: Cohorts, budget: Budget, seed: int, wher
         mu = budget.mu * math.sqrt(line.share)
         replies: dict[str, Answer | Status] = {}
         for name, cohort in cohorts.items():
-            order = Order(f"{name} {number}", "study", "ask", mu, budget)
+            order = Order(f"{name} {number}", "study", "ask", price(query, mu), budget)
             entropy = Entropy.seeded(seed).derive(name.encode())
             replies[name] = release(query, cohort, where=where, order=order, books=OpenBooks(), entropy=entropy)
         return Round(query, replies)

@@ -42,7 +42,7 @@ def tested() -> dict[str, F64]:
 
 @pytest.fixture(scope="module")
 def table(fit: Fit, tested: dict[str, F64]) -> ScoreTable:
-    found = exactly(Scores(DESIGN, CASE, THRESHOLDS).of(fit), split(tested, 3), {"partner x": Status.OFFLINE})
+    found = exactly(Scores(Logistic(DESIGN, CASE), THRESHOLDS).of(fit), split(tested, 3), {"partner x": Status.OFFLINE})
     assert isinstance(found, ScoreTable)
     return found
 
@@ -185,7 +185,9 @@ def test_too_few_events_say_nothing(table: ScoreTable) -> None:
 def test_a_partner_that_is_silent_or_small_is_said_to_be(fit: Fit, tested: dict[str, F64]) -> None:
     some = {name: values[:20] for name, values in tested.items()}
     cohorts = {**split(tested, 2), "partner tiny": Cohort.of(some)}
-    found = exactly(Scores(DESIGN, CASE, THRESHOLDS).of(fit), cohorts, {"partner x": Status.OFFLINE}).to_json()["partners"]
+    found = exactly(Scores(Logistic(DESIGN, CASE), THRESHOLDS).of(fit), cohorts, {"partner x": Status.OFFLINE}).to_json()[
+        "partners"
+    ]
     assert found["partner tiny"] == {"status": "too few"}
     assert found["partner x"] == {"status": "offline"}
     assert found["partner 0"]["status"] == "released"
@@ -233,7 +235,7 @@ def test_bins_carry_the_mean_and_the_share_of_what_the_model_implies() -> None:
 
 def test_intervals_of_the_figures_hold_what_many_patients_show(fit: Fit) -> None:
     """Against the same table made of very many patients: sampling error and privacy noise together."""
-    budget, analysis = Budget(2.0, 1e-6), Scores(DESIGN, CASE, (0.2,)).of(fit)
+    budget, analysis = Budget(2.0, 1e-6), Scores(Logistic(DESIGN, CASE), (0.2,)).of(fit)
     truth = overall(exactly(analysis, split(patients(400_000, seed=46), 2)))
     names = ("auroc", "brier", "observed_expected", "calibration_intercept", "calibration_slope")
     held = dict.fromkeys(names, 0)

@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,12 +14,18 @@ import ahh_federated.analyses
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.counts import CellCounts
 from ahh_federated.analyses.design import Design, Scale
+from ahh_federated.analyses.gaussian import CrossSums, Residuals
+from ahh_federated.analyses.groups import Groups
+from ahh_federated.analyses.hats import Knots
 from ahh_federated.analyses.histograms import BinCounts
+from ahh_federated.analyses.models import Equation, Family
 from ahh_federated.analyses.moments import MomentSums
 from ahh_federated.analyses.quantiles import TreeCounts
-from ahh_federated.analyses.scores import RiskCounts
+from ahh_federated.analyses.scores import LevelCounts, RiskCounts, ValueSums
+from ahh_federated.analyses.selection import Losses
+from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
-from ahh_federated.core.queries import Query
+from ahh_federated.core.queries import Parameters, Query
 
 AGE = Numeric("age", 0.0, 18.0, "years")
 BMI = Numeric("bmi", 9.5, 40.25, "kg/m2")
@@ -30,6 +37,8 @@ COLUMNS: tuple[Column, ...] = (AGE, BMI, DRIFT, SEX, ZONE, CASE)
 
 COMPLETE_CASES = Design((AGE, BMI, SEX, ZONE))
 INDICATORS = Design((AGE, DRIFT, ZONE), indicators=True)
+CROSSED = Design((AGE, BMI, SEX, ZONE), interactions=((AGE, BMI), (BMI, ZONE), (SEX, ZONE)))
+CURVED = Design((AGE, DRIFT, ZONE), True, ((AGE, ZONE),), (Knots(AGE, (2.0, 5.0, 10.0)), Knots.equal(DRIFT)))
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,52 @@ def beta(design: Design, rng: np.random.Generator) -> tuple[float, ...]:
 
 def _risks(design: Design, rng: np.random.Generator) -> Query:
     edges = tuple(float(value) for value in np.sort(rng.normal(0.0, 2.0, 9)))
-    return RiskCounts(design, CASE, scale(design, rng), beta(design, rng), edges)
+    return RiskCounts(equation("binary", design, CASE, rng), edges, GROUPS[rng.integers(0, 3)])
+
+
+GROUPS = (Groups(), Groups((SEX,)), Groups((ZONE, SEX)))
+
+
+def equation(family: Family, design: Design, outcome: Column, rng: np.random.Generator) -> Equation:
+    return Equation(family, design, outcome, scale(design, rng), beta(design, rng))
+
+
+@dataclass(frozen=True)
+class Zones:
+    """A model of levels: one equation a level."""
+
+    equations: tuple[Equation, ...]
+    family: ClassVar[Family] = "levels"
+    outcome: ClassVar[Levels] = ZONE
+
+    @property
+    def features(self) -> tuple[Column, ...]:
+        return self.equations[0].features
+
+    def parameters(self) -> Parameters:
+        return {f"{name}{k}": values for k, each in enumerate(self.equations) for name, values in each.parameters().items()}
+
+    def linear(self, cohort: Cohort) -> F64:
+        return np.stack([each.linear(cohort) for each in self.equations], axis=1)
+
+
+def _values(design: Design, rng: np.random.Generator) -> Query:
+    family: Family = "count" if rng.random() < 0.5 else "continuous"
+    return ValueSums(equation(family, design, BMI, rng), GROUPS[rng.integers(0, 3)])
+
+
+def _levels(design: Design, rng: np.random.Generator) -> Query:
+    zones = Zones(tuple(equation("binary", design, ZONE, rng) for _ in ZONE.levels))
+    return LevelCounts(zones, GROUPS[rng.integers(0, 2)])
+
+
+def _losses(design: Design, rng: np.random.Generator) -> Query:
+    """Of two models of one outcome, whatever its family."""
+    family, outcome = (("binary", CASE), ("continuous", BMI), ("count", BMI), ("levels", ZONE))[rng.integers(0, 4)]
+    if family == "levels":
+        zones = (Zones(tuple(equation("binary", design, ZONE, rng) for _ in ZONE.levels)) for _ in range(2))
+        return Losses(tuple(zones))
+    return Losses((equation(family, design, outcome, rng), equation(family, design, outcome, rng)))
 
 
 def _models(design: Design, name: str) -> list[Entry]:
@@ -69,6 +123,33 @@ def _models(design: Design, name: str) -> list[Entry]:
         Entry(f"glm.score {name}", lambda rng: glm.Score(design, CASE, scale(design, rng), beta(design, rng))),
         Entry(f"glm.information {name}", lambda rng: glm.Information(design, CASE, scale(design, rng), beta(design, rng))),
         Entry(f"scores {name}", lambda rng: _risks(design, rng)),
+        Entry(f"scores.values {name}", lambda rng: _values(design, rng)),
+        Entry(f"scores.levels {name}", lambda rng: _levels(design, rng)),
+        Entry(f"select.losses {name}", lambda rng: _losses(design, rng)),
+    ]
+
+
+def _on_x(design: Design, name: str) -> list[Entry]:
+    """The queries on x alone, for designs with products and hats."""
+    return [
+        Entry(f"glm.gram {name}", lambda rng: glm.Gram(design, CASE, scale(design, rng))),
+        Entry(f"glm.classes {name}", lambda rng: glm.ClassSums(design, CASE, scale(design, rng))),
+        Entry(f"glm.score {name}", lambda rng: glm.Score(design, CASE, scale(design, rng), beta(design, rng))),
+    ]
+
+
+def _measured(design: Design, outcome: Column, name: str) -> list[Entry]:
+    def residuals(rng: np.random.Generator) -> Query:
+        target = float(rng.uniform(-0.5, 0.5)), float(rng.uniform(0.1, 0.7))
+        return Residuals(design, outcome, scale(design, rng), *target, beta(design, rng), float(rng.uniform(0.2, 3.0)))
+
+    return [
+        Entry(f"glm.complete {name}", lambda rng: glm.Complete(design, outcome)),
+        Entry(f"glm.moments {name}", lambda rng: glm.FeatureMoments(design, outcome)),
+        Entry(
+            f"glm.cross {name}", lambda rng: CrossSums(design, outcome, scale(design, rng), *rng.uniform(0.1, 0.5, 2).tolist())
+        ),
+        Entry(f"glm.residual {name}", residuals),
     ]
 
 
@@ -83,6 +164,10 @@ ENTRIES = [
     Entry("quantiles", lambda rng: TreeCounts(AGE)),
     *_models(COMPLETE_CASES, "of complete cases"),
     *_models(INDICATORS, "with indicators"),
+    *_on_x(CROSSED, "with products"),
+    *_on_x(CURVED, "with hats"),
+    *_measured(COMPLETE_CASES, DRIFT, "of a measured outcome"),
+    *_measured(CURVED, BMI, "of a measured outcome on hats"),
 ]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.design import Design, Scale
+from ahh_federated.analyses.models import Equation
 from ahh_federated.analyses.scores import RiskCounts
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
@@ -39,7 +40,7 @@ def large_queries() -> list[Query]:
         glm.ClassSums(DESIGN, CASE, scale),
         glm.Score(DESIGN, CASE, scale, beta),
         glm.Information(DESIGN, CASE, scale, beta),
-        RiskCounts(DESIGN, CASE, scale, beta, tuple(np.arange(-3.0, 3.0, 0.1))),
+        RiskCounts(Equation("binary", DESIGN, CASE, scale, beta), tuple(np.arange(-3.0, 3.0, 0.1))),
     ]
 
 

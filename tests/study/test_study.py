@@ -58,7 +58,7 @@ def test_an_ask_that_is_not_there() -> None:
 
 def test_the_model_of_scores_is_bound_when_it_is_fitted() -> None:
     ask = STUDY.ask("evaluation")
-    assert ask.model == "model"
+    assert ask.models == ("model",)
     assert isinstance(ask.analysis, Scores)
     assert ask.analysis.fit is None
     with pytest.raises(KeyError):

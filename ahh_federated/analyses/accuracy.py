@@ -1,0 +1,157 @@
+"""What is said of a model of levels, and of a model of measured or counted outcomes.
+
+Levels: a table of outcome by likeliest level gives accuracy, balanced accuracy, and for each level its sensitivity and
+positive predictive value.  Values: six sums give R**2, the root mean squared error, the mean error and the calibration
+slope (the outcome regressed on the prediction).
+
+Standard errors by the delta method: privacy noise is independent with one known variance in every cell; sampling error is
+Poisson in the cells of a table, and that of normal errors for values (Var of a mean square m is 2 m**2 / n).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ahh_federated.analyses.groups import EVERYBODY, Groups, by_partner
+from ahh_federated.analyses.metrics import FEWEST, TOO_FEW
+from ahh_federated.analyses.numbers import Number, number
+from ahh_federated.core.cohorts import F64
+from ahh_federated.core.columns import Levels, Numeric
+from ahh_federated.core.releases import Pooled, Round, Status
+
+Figures = dict[str, Any]
+_LEAST_VARIANCE = 1e-6  # of a value on [-1, 1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LevelsTable:
+    """The answer of `scores` for an outcome of several levels."""
+
+    outcome: Levels
+    replies: Round
+    groups: Groups = EVERYBODY
+
+    def to_json(self) -> dict[str, Any]:
+        everybody = self.groups.split(self.replies.total())[0]
+        k, s = len(self.outcome.levels), everybody.stderr
+        cells = zip(everybody.values, ((a, b) for a in self.outcome.levels for b in self.outcome.levels), strict=True)
+        confusion: dict[str, dict[str, Any]] = {level: {} for level in self.outcome.levels}
+        for value, (true, chosen) in cells:
+            confusion[true][chosen] = number(float(value), s, least=0.0).to_json()
+        return {
+            "family": "levels",
+            "outcome": self.outcome.name,
+            "levels": list(self.outcome.levels),
+            "n": number(float(everybody.values.sum()), s * k, least=0.0).to_json(),
+            "confusion": confusion,
+            **_parts(self.replies, self.groups, self._figures),
+        }
+
+    def _figures(self, part: Pooled) -> Figures | None:
+        cells = part.values
+        k = len(self.outcome.levels)
+        if cells.sum() < max(FEWEST, 3 * part.stderr * k):
+            return None
+
+        def figure(function: Callable[[F64], float]) -> Number:
+            slope = np.array([function(cells + e) - function(cells - e) for e in np.eye(k * k) / 2])
+            sampling = math.sqrt(float(slope**2 @ np.maximum(cells, 0.0)))
+            return number(function(cells), part.stderr * float(np.linalg.norm(slope)), sampling=sampling, least=0.0, most=1.0)
+
+        def share(i: int, axis: int) -> Callable[[F64], float]:
+            def of(values: F64) -> float:
+                table = values.reshape(k, k)
+                whole = float(table.sum(axis=axis)[i])
+                return float(table[i, i]) / whole if whole > 1 else math.nan
+
+            return of
+
+        sensitivity = [share(i, 1) for i in range(k)]
+        return {
+            "accuracy": figure(lambda c: float(np.trace(c.reshape(k, k)) / c.sum())).to_json(),
+            "balanced_accuracy": figure(lambda c: math.fsum(of(c) for of in sensitivity) / k).to_json(),
+            "sensitivity": {level: figure(of).to_json() for level, of in zip(self.outcome.levels, sensitivity, strict=True)},
+            "ppv": {level: figure(share(i, 0)).to_json() for i, level in enumerate(self.outcome.levels)},
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ValueTable:
+    """The answer of `scores` for a measured or counted outcome; figures in the outcome's unit."""
+
+    outcome: Numeric
+    family: str
+    replies: Round
+    groups: Groups = EVERYBODY
+
+    def to_json(self) -> dict[str, Any]:
+        everybody = self.groups.split(self.replies.total())[0]
+        return {
+            "family": self.family,
+            "outcome": self.outcome.name,
+            "unit": self.outcome.unit,
+            "n": number(float(everybody.values[0]), everybody.stderr, least=0.0).to_json(),
+            **_parts(self.replies, self.groups, self._figures),
+        }
+
+    def _figures(self, part: Pooled) -> Figures | None:
+        sums = part.values
+        if sums[0] < max(FEWEST, 5 * part.stderr):
+            return None
+        n, half = float(sums[0]), (self.outcome.high - self.outcome.low) / 2
+        mse, slope = _mean_square(sums), _slope(sums)
+        residual = max(mse, _LEAST_VARIANCE)
+        r2 = _r2(sums)
+
+        def figure(function: Callable[[F64], float], sampling: float, unit: float = 1.0, most: float = math.inf) -> Number:
+            gradient = np.array([function(sums + e) - function(sums - e) for e in np.eye(len(sums)) / 2])
+            noise = part.stderr * float(np.linalg.norm(gradient))
+            return number(function(sums) * unit, noise * unit, sampling=sampling * unit, most=most)
+
+        return {
+            "r2": figure(_r2, 2 * math.sqrt(max(r2, 0.0)) * (1 - min(r2, 1.0)) / math.sqrt(n), most=1.0).to_json(),
+            "rmse": figure(lambda c: math.sqrt(max(_mean_square(c), 0.0)), math.sqrt(residual / (2 * n)), half).to_json(),
+            "mean_error": figure(lambda c: float((c[2] - c[1]) / c[0]), math.sqrt(residual / n), half).to_json(),
+            "calibration_slope": figure(_slope, math.sqrt(residual / n / _variance(sums, 2, 4))).to_json()
+            if math.isfinite(slope)
+            else number(math.nan, 0.0).to_json(),
+        }
+
+
+def _mean_square(sums: F64) -> float:
+    return float((sums[3] - 2 * sums[5] + sums[4]) / sums[0])
+
+
+def _variance(sums: F64, first: int, square: int) -> float:
+    return max(float(sums[square] / sums[0] - (sums[first] / sums[0]) ** 2), _LEAST_VARIANCE)
+
+
+def _r2(sums: F64) -> float:
+    return 1 - _mean_square(sums) / _variance(sums, 1, 3)
+
+
+def _slope(sums: F64) -> float:
+    covariance = float(sums[5] / sums[0] - sums[1] * sums[2] / sums[0] ** 2)
+    return covariance / _variance(sums, 2, 4)
+
+
+def _parts(replies: Round, groups: Groups, figures: Callable[[Pooled], Figures | None]) -> dict[str, Any]:
+    """Overall, by partner and by subgroup."""
+    everybody, *subgroups = groups.split(replies.total())
+    partners = by_partner(replies, groups)
+    return {
+        "overall": _said(figures(everybody)),
+        "partners": {
+            name: {"status": str(part)} if isinstance(part, Status) else _said(figures(part)) for name, part in partners.items()
+        },
+        "subgroups": [{"group": name, **_said(figures(part))} for name, part in zip(groups.names, subgroups, strict=True)],
+    }
+
+
+def _said(figures: Figures | None) -> dict[str, Any]:
+    return {"status": TOO_FEW} if figures is None else {"status": str(Status.RELEASED), **figures}

@@ -1,0 +1,64 @@
+"""The coordinator's side of least squares: the same post-processing as newton.py, on a curvature that is quadratic.
+
+    Phi(beta) = n beta' M beta / (2 v),      v the variance of the residuals
+
+M, the released Gram matrix a patient, errs by its own noise and by nothing else, so the error of a gradient that Phi
+carries over a distance is known: each of its coordinates has variance s**2 ||distance||**2 / 2, with s the standard error of a
+diagonal entry of the Gram matrix (off the diagonal symmetrising halves the variance).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ahh_federated.analyses.design import LIMIT
+from ahh_federated.analyses.newton import Evidence, surrogate
+from ahh_federated.analyses.rounds import Rounds
+from ahh_federated.analyses.scaling import Standard
+from ahh_federated.core.cohorts import F64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quadratic:
+    """Phi for n patients with E[x] = mean and E[x x'] = gram; `noise`: the standard error of n gram's diagonal entries."""
+
+    n: float
+    mean: F64
+    gram: F64
+    variance: float
+    noise: float
+
+    def curvature(self, beta: F64) -> float:
+        return 1 / self.variance
+
+    def proximal(self, kappa: float) -> float:
+        return 0.0
+
+    def drift(self, kappa: float, distance: F64) -> float:
+        return len(distance) * self.carried(distance)
+
+    def carried(self, distance: F64) -> float:
+        """The variance that the Gram matrix's noise gives one coordinate of a gradient over a distance."""
+        return self.noise**2 * float(distance @ distance) / (2 * self.variance**2)
+
+    def value(self, beta: F64) -> float:
+        return float(beta @ self.gradient(beta)) / 2
+
+    def gradient(self, beta: F64) -> F64:
+        return np.asarray(self.n / self.variance * (self.gram @ beta))
+
+    def hessian(self, beta: F64) -> F64:
+        return np.asarray(self.n / self.variance * self.gram)
+
+
+def evidence_of(rounds: Rounds, standard: Standard, variance: float) -> tuple[Quadratic, Evidence, list[Evidence]]:
+    """Phi, the cross sums and each round of residuals, all on the scale of the log-likelihood."""
+    gram = rounds.gram(standard)
+    plus, minus, stderr = rounds.halves(standard)
+    normal = surrogate(gram, plus, minus, stderr, standard.gram)
+    phi = Quadratic(normal.n, normal.mean, normal.gram, variance, gram.stderr)
+    first = Evidence(np.zeros(len(plus)), LIMIT * (plus - minus) / variance, LIMIT * 2**0.5 * stderr / variance)
+    scores = [Evidence(b, total.values / variance, total.stderr / variance) for b, total, _ in rounds.scores(standard)]
+    return phi, first, scores
