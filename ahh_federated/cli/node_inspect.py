@@ -7,14 +7,17 @@ from collections.abc import Iterator
 
 from ahh_federated.analyses.counts import Counts
 from ahh_federated.analyses.histograms import Histogram
-from ahh_federated.analyses.logistic import Logistic
+from ahh_federated.analyses.models import ModelAnalysis
 from ahh_federated.analyses.moments import Moments
 from ahh_federated.analyses.quantiles import Quantiles
+from ahh_federated.analyses.recalibration import Recalibration
 from ahh_federated.analyses.scores import Scores
+from ahh_federated.analyses.selection import Selection
 from ahh_federated.core.columns import Column, Levels
 from ahh_federated.core.costs import Budget, Spent
 from ahh_federated.core.programs import Analysis
 from ahh_federated.errors import AhhError
+from ahh_federated.neural.training import Neural
 from ahh_federated.node.home import NodeHome
 from ahh_federated.node.stewardship import Decision, Proposal
 from ahh_federated.study import Ask, Study
@@ -112,12 +115,32 @@ def _what(analysis: Analysis) -> str:
             return f"how many patients in each of {analysis.schedule()[0].width} bins of {analysis.column.name}"
         case Quantiles():
             return f"how many patients in finer and finer parts of the range of {analysis.column.name}"
-        case Logistic():
-            features = ", ".join(column.name for column in analysis.design.features)
-            return f"sums from which a model of {analysis.outcome.name} is fitted, with {features}"
         case Scores():
-            return f"how many patients, by the risk that the model predicts and by {analysis.outcome.name}"
+            by = "".join(f", and so for each {column.name}" for column in analysis.by)
+            return f"how many patients, by what the model predicts and by {analysis.model.outcome.name}{by}"
+        case Selection():
+            return f"how far {len(analysis.asks)} models are off {analysis.outcome.name}, summed for each: the closest is chosen"
+        case Recalibration():
+            return (
+                f"how many patients, by what the model predicts and by {analysis.model.outcome.name}, to adapt it to each partner"
+            )
+        case Neural():
+            return f"{_training(analysis)} of {analysis.outcome.name}, with {_names(analysis.features)}"
+        case ModelAnalysis():
+            return f"sums from which a model of {analysis.outcome.name} is fitted, with {_names(analysis.features)}"
     return "sums over patients"
+
+
+def _names(columns: tuple[Column, ...]) -> str:
+    return ", ".join(column.name for column in columns)
+
+
+def _training(analysis: Neural) -> str:
+    sums = f"sums of gradients, each over a secret sample of {analysis.sampling_rate:.3g} of the patients,"
+    sums = sums if analysis.sampling_rate < 1 else "sums of gradients"
+    if analysis.way == "local":
+        return f"what {analysis.local_steps} noised steps at this node lead to, a round ({sums} stay here): a network"
+    return f"{sums} from which a network is trained"
 
 
 def _cost(home: NodeHome, study: Study) -> Iterator[str]:
@@ -165,7 +188,7 @@ def _budget(whole: Spent, paid: Spent, study: Study, budget: Budget) -> str:
     )
     if after.within(budget):
         return said
-    events = (study.event(ask, line) for ask in study.asks for line in ask.analysis.schedule())
+    events = (event for ask in study.asks for event in study.events(ask))
     which = "some of its questions" if any((whole + event).within(budget) for event in events) else "every new question of it"
     fix = "unless the data steward raises budget.epsilon in policy.toml"
     return f"{said}: MORE THAN THERE IS, so {which} will be refused, {fix}"

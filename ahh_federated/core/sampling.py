@@ -33,7 +33,7 @@ RATE_ONE = 1 << 20  # the rate at which all patients are in
 MOST_SUMS = 1 << 16  # of one plan
 TAIL = Fraction(1, 1 << 40)  # total variation, charged once for a plan
 ROUNDING = Fraction(1, 1 << 49)  # and this for each of its sums: double precision errs by a quarter of it at most
-_LEAST_NOISE = 0.3  # no budget of ours can pay for a smaller noise multiplier, sampled or not
+_LEAST_NOISE = 0.3  # a plan with a smaller noise multiplier is charged as if it took all patients
 _FINENESS = 256  # of the loss grid, in standard deviations of the loss
 _CELLS = 1 << 13  # of one step's loss grid, at most
 _POINTS = 1 << 9  # where the two curves are compared
@@ -70,6 +70,8 @@ def plan_noise(sensitivity: int, mu: float, rate: int, count: int) -> int:
 
     def enough(place: int) -> bool:
         sigma = _sigma(sensitivity, place)
+        if place < _place(_LEAST_NOISE):
+            return False
         return sigma >= unsampled or plan_price(sensitivity, sigma, rate, count)[0] <= most
 
     guess, stride = _place(math.log1p((mu * RATE_ONE / rate) ** 2 / count) ** -0.5), 8  # what many small steps would need

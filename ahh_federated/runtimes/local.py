@@ -8,9 +8,11 @@ from datetime import date
 
 import numpy as np
 
-from ahh_federated.core.cohorts import Cohort
-from ahh_federated.core.queries import Query, Rows
+from ahh_federated.core.cohorts import F64, Cohort
+from ahh_federated.core.local import walk
+from ahh_federated.core.queries import Local, Query, Rows, Summed
 from ahh_federated.core.releases import Status
+from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.errors import Misuse
 from ahh_federated.node.desk import Desk
 from ahh_federated.study import Study
@@ -50,16 +52,31 @@ class ExactLink:
 
     def exchange(self, request: Request, partners: Iterable[str]) -> Mapping[str, Reply]:
         ask = self.study.ask(request.ask)
-        query = ask.exactly().query(request.kind, request.parameters)
+        analysis = ask.exactly()
+        query = analysis.query(request.kind, request.parameters)
+        rate = analysis.schedule()[request.step].rate / RATE_ONE
         replies = {}
         for name in partners:
             cohort = self.cohorts[name]
             kept = cohort if ask.where is None else cohort.keep(ask.where.mask(cohort))
-            replies[name] = Reply(request.id, Status.RELEASED, exact=_plain_sum(query, kept))
+            replies[name] = Reply(request.id, Status.RELEASED, exact=_answer(query, kept, rate))
         return replies
 
 
-def _plain_sum(query: Query, cohort: Cohort) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _answer(query: Query, cohort: Cohort, rate: float) -> F64:
+    """What a release is without noise; of sampled sums, on average: `rate` of the sum over all patients."""
+    if not isinstance(query, Local):
+        return rate * _plain_sum(query, cohort)
+    steps, total = walk(query, query.steps), None
+    while True:
+        try:
+            inner = next(steps) if total is None else steps.send(total)
+        except StopIteration as end:
+            return np.asarray(end.value)
+        total = rate * _plain_sum(inner, cohort)
+
+
+def _plain_sum(query: Summed, cohort: Cohort) -> F64:
     vectors = query.rows(cohort) if isinstance(query, Rows) else query.factors(cohort)
     finite = np.asarray(np.isfinite(vectors).all(axis=1))
     used = np.where(finite[:, None], vectors, 0.0)

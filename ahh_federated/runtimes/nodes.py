@@ -96,6 +96,10 @@ def open_nodes(study: Study, partners: Partners) -> Nodes:
         Refusal: when a table cannot be used; nothing has been spent then.
     """
     if isinstance(partners, Mapping):
+        for name, frame in partners.items():
+            if not hasattr(frame, "columns"):
+                fix = "give the folder of the tables itself, or data frames by partner"
+                raise Misuse(f"partners[{name!r}] is a {type(frame).__name__}, not a data frame: {fix}")
         cohorts = {name: load_cohort(frame, study, name) for name, frame in partners.items()}
         home, policy = None, Policy(data=study.data)
     else:

@@ -170,6 +170,12 @@ def test_composing_in_double_precision_errs_by_less_than_is_charged(q: float, no
         assert errors.max() <= count * float(ROUNDING) / 4
 
 
+@pytest.mark.parametrize(("q", "noise", "count"), [(0.5, 1e3, 100), (0.01, 1e2, 100), (0.5, 1e6, 1)])
+def test_much_noise_costs_what_the_central_limit_says(q: float, noise: float, count: int) -> None:
+    """Dong, Roth & Su (2022), Cor. 5.4: mu = q sqrt(count (exp(1 / noise^2) - 1))."""
+    assert 1 <= priced(q, noise, count)[0] / (rate(q) / RATE_ONE * math.sqrt(count * math.expm1(noise**-2))) <= 1.005
+
+
 # The noise that a budget pays for
 
 
@@ -189,6 +195,12 @@ def test_without_sampling_a_plan_is_so_many_plain_releases(count: int, mu: float
     assert price == count * Fraction(sensitivity, sigma) ** 2 <= Fraction(mu) ** 2
     assert slack == 0
     assert sigma == 1 or count * Fraction(sensitivity, sigma - 1) ** 2 > Fraction(mu) ** 2
+
+
+@pytest.mark.parametrize(("sensitivity", "mu"), [(1, 2.0), (1, 0.2), (ROW, 50.0), (ROW, 1e-7)])
+def test_the_search_ends_wherever_it_begins(sensitivity: int, mu: float) -> None:
+    sigma = plan_noise(sensitivity, mu, 1, 2)
+    assert plan_price(sensitivity, sigma, 1, 2)[0] <= Fraction(mu) ** 2
 
 
 def test_without_sampling_no_accountant_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -385,7 +385,7 @@ def test_a_desk_wants_the_first_message_first(steps: int) -> None:
 
 
 def test_another_version_with_other_noise_pays_its_own_plan() -> None:
-    first, other = planned(), planned(rate=RATE_ONE // 4 + 1)
+    first, other = planned(), planned(rate=RATE_ONE)
     asked = desk(first, 300)
     assert answer(asked, asking(first, 1)).status is Status.RELEASED
     changed = desk(other, 300, ledger=asked.ledger)

@@ -128,7 +128,7 @@ def audit(case: Case, release: Callable[..., Release] | None = None, runs: int =
 def seen(
     release: Callable[..., Release], query: Query, cohort: Cohort, mu: float, number: int, books: Books, entropy: Entropy
 ) -> F64:
-    order = Order(f"request {number}", "study", "ask", mu, Budget(1.0, 1e-6))
+    order = Order(f"request {number}", "study", "ask", price(query, mu), Budget(1.0, 1e-6))
     return release(query, cohort, where=None, order=order, books=books, entropy=entropy).cells.astype(np.float64)
 
 
@@ -178,7 +178,7 @@ def test_the_auditor_catches_a_clip_forgotten(monkeypatch: pytest.MonkeyPatch) -
 
 def without_debit(query: Query, cohort: Cohort, *, where: Filter | None, order: Order, books: Books, entropy: Entropy) -> Release:
     """The gate with its debit forgotten."""
-    event = price(query, order.mu)
+    event = order.event
     cells = integer_sum(query, cohort, where) + discrete_gaussian(event.sigma, event.width, entropy)
     stored = Release(cells, 1.0, 1).to_bytes()
     books.store(order.request, stored)

@@ -1,0 +1,51 @@
+"""What a data steward reads of models: what leaves, and how much of the patients is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ahh_federated.cli.node_inspect import _ask
+from ahh_federated.study import open_study
+
+CURVES = Path(__file__).parents[2] / "examples" / "risk-curves.toml"
+NETWORKS = """
+
+[[ask]]
+id = "network"
+analysis = "neural"
+outcome = "overweight_6y"
+features = ["sex", "bmi_2y"]
+sampling_rate = 0.1
+share = 0.05
+
+[[ask]]
+id = "at-home"
+analysis = "neural"
+outcome = "bmi_6y"
+features = ["sex", "bmi_2y"]
+way = "local"
+share = 0.05
+"""
+
+
+@pytest.mark.parametrize(
+    ("ask", "words"),
+    [
+        ("curves", "sums from which a model of overweight_6y is fitted, with sex, birth_weight"),
+        ("chosen", "how far 2 models are off overweight_6y, summed for each: the closest is chosen"),
+        ("adapted", "to adapt a model to this partner, how many patients, by what it predicts and by overweight_6y"),
+        ("evaluation", "how many patients, by what the model predicts and by overweight_6y, and so for each sex"),
+        (
+            "network",
+            "sums of gradients, each over a secret sample of 0.1 of the patients, from which a network is trained of overw",
+        ),
+        ("at-home", "what 10 noised steps at this node lead to, a round (sums of gradients stay here): a network of bmi_6y"),
+    ],
+)
+def test_each_ask_says_what_leaves(ask: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    text = CURVES.read_text(encoding="utf-8").replace("share = 0.4\n", "share = 0.3\n")
+    path.write_text(text + NETWORKS, encoding="utf-8")
+    assert words in _ask(open_study(path).ask(ask))
