@@ -41,5 +41,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neural]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,neural,onnx]'
 	touch $@ $(VENV)/.demo

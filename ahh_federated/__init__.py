@@ -21,17 +21,20 @@ from ahh_federated.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from ahh_federated.errors import AhhError, Breach, Misuse, Refusal, Unreachable
-    from ahh_federated.lab.estimators import LogisticRegression, load_model
+    from ahh_federated.lab.estimators import AdditiveModel, LinearRegression, LogisticRegression, NeuralModel, load_model
     from ahh_federated.lab.quoting import quote
     from ahh_federated.lab.remote import connect
     from ahh_federated.lab.studies import replay, run
     from ahh_federated.study import open_study
 
 _HOMES = {
+    "AdditiveModel": "lab.estimators",
     "AhhError": "errors",
     "Breach": "errors",
+    "LinearRegression": "lab.estimators",
     "LogisticRegression": "lab.estimators",
     "Misuse": "errors",
+    "NeuralModel": "lab.estimators",
     "Refusal": "errors",
     "Unreachable": "errors",
     "connect": "lab.remote",
@@ -43,10 +46,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdditiveModel",
     "AhhError",
     "Breach",
+    "LinearRegression",
     "LogisticRegression",
     "Misuse",
+    "NeuralModel",
     "Refusal",
     "Unreachable",
     "__version__",

@@ -15,13 +15,14 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from opacus import PrivacyEngine
 from opacus.accountants.utils import get_noise_multiplier
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader, TensorDataset
@@ -54,14 +55,20 @@ class Site:
 
 
 def pooled_sklearn(task: Task) -> Baseline:
-    """Everybody's rows in one place, standardised, scikit-learn's default logistic regression."""
+    """Everybody's rows in one place, standardised: scikit-learn's default logistic regression, or least squares."""
     cohorts = task.training().values()
     started = time.process_time()
     x = np.concatenate([task.features(cohort) for cohort in cohorts])
     y = np.concatenate([task.outcome(cohort) for cohort in cohorts])
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, y)
+    risk = task.analysis.family == "binary"
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000) if risk else LinearRegression()).fit(x, y)
     cpu_s = time.process_time() - started
-    return Baseline(lambda cohort: np.asarray(model.predict_proba(task.features(cohort))[:, 1]), 0, cpu_s)
+
+    def predict(cohort: Cohort) -> F64:
+        features = task.features(cohort)
+        return np.asarray(model.predict_proba(features)[:, 1] if risk else model.predict(features))
+
+    return Baseline(predict, 0, cpu_s)
 
 
 def sites(task: Task, epsilon: float | None, delta: float) -> list[Site]:
@@ -78,6 +85,7 @@ def site(x: F64, y: F64, epsilon: float | None, delta: float) -> Site:
     return Site(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32), batch, noise)
 
 
+@cache
 def noise_multiplier(epsilon: float, delta: float, batches: int) -> float:
     """For ROUNDS local epochs of `batches` Poisson-sampled steps each, at Opacus' sampling rate of 1 / batches."""
     with warnings.catch_warnings():

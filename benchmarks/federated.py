@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
-from ahh_federated.analyses.fit import Fit
+from ahh_federated.analyses.models import Model
 from ahh_federated.coordinator.session import Session, Silent
 from ahh_federated.core.cohorts import Cohort
 from ahh_federated.core.costs import Budget
@@ -31,7 +32,7 @@ class Trained:
     partners together, `cpu_s` of partners and coordinator.
     """
 
-    fit: Fit
+    model: Model
     partners: int
     messages: int
     node_s: float
@@ -61,25 +62,25 @@ class NotEnough(Exception):
     """Too few partners released; the text is the coordinator's reason."""
 
 
-def each_node(task: Task, epsilon: float, delta: float, seed: int) -> Trained:
-    """Every partner adds its own noise: what a study with `noise = "each-node"` does."""
-    study = task.only_training(epsilon, delta, task.study.minimum_partners)
+def each_node(task: Task, ask: Mapping[str, Any], epsilon: float, delta: float, seed: int) -> Trained:
+    """Every partner adds its own noise: what a study with `noise = "each-node"` does.  `ask`: the analysis and its keys."""
+    study = task.only_training(epsilon, delta, task.study.minimum_partners, ask)
     return train(study, task.cohorts, seed)
 
 
-def summed(task: Task, epsilon: float, delta: float, seed: int) -> Trained:
+def summed(task: Task, ask: Mapping[str, Any], epsilon: float, delta: float, seed: int) -> Trained:
     """A laboratory simulation of noise that is added once, to the sum: one partner that holds everybody."""
-    return train(task.only_training(epsilon, delta, 1), {"everybody": pooled(task.cohorts)}, seed)
+    return train(task.only_training(epsilon, delta, 1, ask), {"everybody": pooled(task.cohorts)}, seed)
 
 
-def exact(task: Task, delta: float) -> Trained:
-    """No noise, no grid, no prior: the maximum-likelihood fit from federated sums."""
-    study = task.only_training(1.0, delta, task.study.minimum_partners)
+def exact(task: Task, ask: Mapping[str, Any], delta: float) -> Trained:
+    """No noise, no grid, no prior: the fit from exact federated sums."""
+    study = task.only_training(1.0, delta, task.study.minimum_partners, ask)
     return _run(study, _Timed(ExactLink(study, task.cohorts)), "", exact=True)
 
 
 def train(study: Study, cohorts: Mapping[str, Cohort], seed: int) -> Trained:
-    """Run a study that has one logistic ask, with seeded noise and a node budget equal to the study's.
+    """Run a study that has one ask for a model, with seeded noise and a node budget equal to the study's.
 
     Raises:
         NotEnough: when fewer partners released than the study needs.
@@ -99,6 +100,6 @@ def _run(study: Study, link: _Timed, run: str, *, exact: bool = False) -> Traine
     started = time.process_time()
     (outcome,) = Session(study, link, lambda exchange: None, Silent(), run, exact).outcomes()
     cpu_s = time.process_time() - started
-    if not isinstance(outcome.answer, Fit):
+    if not isinstance(outcome.answer, Model):
         raise NotEnough(f"{study.id}, {MODEL}: {outcome.reason}")
     return Trained(outcome.answer, len(outcome.answer.partners), outcome.messages, link.node_s, cpu_s)

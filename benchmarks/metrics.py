@@ -1,9 +1,8 @@
-"""How good predicted risks are on patients a model has not seen."""
+"""How good predictions are on patients a model has not seen."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +14,28 @@ F64 = NDArray[np.float64]
 _CERTAIN = 1e-6  # risks closer to 0 or 1 are moved to here before a logarithm is taken
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """Area under the ROC curve, accuracy at a risk of one half, log loss (nats) and calibration slope (1 is right)."""
+def quality(family: str, outcomes: Sequence[F64], predictions: Sequence[F64], *, by_partner: bool = False) -> dict[str, float]:
+    """Figures on patients of all partners together; one array per partner.
 
-    auroc: float
-    accuracy: float
-    logloss: float
-    slope: float
-
-
-def quality(outcomes: Sequence[F64], risks: Sequence[F64], *, by_partner: bool = False) -> Quality:
-    """Judge risks against outcomes of 0 or 1; one array per partner, all figures pooled.
+    binary: area under the ROC curve, accuracy at a risk of one half, log loss (nats), calibration slope (1 is right).
+    continuous: share of variance explained (at most 1, negative when worse than the mean), and root of the mean squared
+    error in the outcome's unit.
 
     Args:
         by_partner: accuracy as the mean of the partners' accuracies, as FLamby reports it.
     """
-    y, p = np.concatenate(list(outcomes)), np.clip(np.concatenate(list(risks)), _CERTAIN, 1 - _CERTAIN)
-    right = [np.asarray((each > 0.5) == truth, dtype=np.float64) for truth, each in zip(outcomes, risks, strict=True)]
+    if family == "continuous":
+        return _measured(np.concatenate(list(outcomes)), np.concatenate(list(predictions)))
+    y, p = np.concatenate(list(outcomes)), np.clip(np.concatenate(list(predictions)), _CERTAIN, 1 - _CERTAIN)
+    right = [np.asarray((each > 0.5) == truth, dtype=np.float64) for truth, each in zip(outcomes, predictions, strict=True)]
     accuracy = float(np.mean([each.mean() for each in right])) if by_partner else float(np.concatenate(right).mean())
-    return Quality(float(roc_auc_score(y, p)), accuracy, float(log_loss(y, p)), calibration_slope(y, p))
+    auroc, slope = float(roc_auc_score(y, p)), calibration_slope(y, p)
+    return {"auroc": auroc, "accuracy": accuracy, "logloss": float(log_loss(y, p)), "slope": slope}
+
+
+def _measured(y: F64, found: F64) -> dict[str, float]:
+    residual = float(np.sum((y - found) ** 2))
+    return {"r2": 1 - residual / float(np.sum((y - y.mean()) ** 2)), "rmse": (residual / len(y)) ** 0.5}
 
 
 def calibration_slope(y: F64, p: F64) -> float:

@@ -9,9 +9,10 @@ import argparse
 import json
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -29,6 +30,7 @@ from benchmarks import federated
 
 MEMORY_SIZES = (100_000, 1_000_000, 10_000_000)
 BATCHES = (64, 1_000, 10_000)
+HIDDEN, RATE, CLIP, STEPS = 16, 0.01, 1.5, 100  # of networks
 OUTCOME = Levels("y", ("no", "yes"))
 
 
@@ -133,9 +135,7 @@ def training_ratio(patients: int, features: int, partners: int, repeats: int) ->
     from benchmarks import baselines
 
     given = problem(patients, features)
-    study = _study(given, partners)
-    cohorts = {f"partner-{k}": _part(given, study, k, partners) for k in range(partners)}
-    ours = min(federated.train(study, cohorts, seed).cpu_s for seed in range(repeats))
+    ours = _trained(given, partners, {"analysis": "logistic"}, repeats)
     sites = [baselines.site(given.x[k::partners], given.y[k::partners], 1.0, 1e-5) for k in range(partners)]
     started = time.process_time()
     baselines.train_fedavg(sites)
@@ -144,13 +144,50 @@ def training_ratio(patients: int, features: int, partners: int, repeats: int) ->
     return [Figure(name, opacus / ours, "times", "at least 50")]
 
 
+def network_ratios(patients: int, features: int, partners: int, repeats: int) -> list[Figure]:
+    """Training one small network: the whole of a neural ask with real desks, against other engines (benchmarks/engines.py).
+
+    The same network, number of steps, clip and sampling rate.  A neural ask also counts, standardises, keeps a ledger, rounds
+    to its grid and draws its noise from AES; the search for the noise, once a plan, is left out for all.
+    """
+    from benchmarks import engines
+
+    given = problem(patients, features)
+    recipe = engines.Recipe(HIDDEN, RATE, CLIP, noise=1.0, learning_rate=0.1, rounds=5, local_steps=STEPS // 5)
+    size = f"{patients:,} x {features}, {STEPS} steps of {RATE:.0%}"
+
+    def asked(parts: int, **keys: Any) -> float:
+        shape = {"hidden": [HIDDEN], "architecture": "mlp", "sampling_rate": RATE, "clip": CLIP}
+        return _trained(given, parts, {"analysis": "neural", **shape, **keys}, repeats)
+
+    everybody = engines.Data.of(given.x, given.y)
+    parts = {f"partner-{k}": engines.Data.of(given.x[k::partners], given.y[k::partners]) for k in range(partners)}
+    opacus = best(lambda: engines.opacus_engine(everybody, recipe), repeats)
+    flower = best(lambda: engines.flower_and_opacus(parts, recipe), repeats)
+    sgd, local = asked(1, way="sgd", rounds=STEPS), asked(partners, way="local", rounds=5, local_steps=STEPS // 5)
+    additive = _trained(given, 1, {"analysis": "additive"}, repeats)
+    return [
+        Figure(f"neural sgd / Opacus' own engine, {size}, 1 partner", sgd / opacus, "times"),
+        Figure(f"neural local / Flower and Opacus, {size}, {partners} partners", local / flower, "times"),
+        Figure(f"Opacus' own engine / additive ask, {size}, 1 partner", opacus / additive, "times"),
+        Figure(f"neural sgd / additive ask, {size}, 1 partner", sgd / additive, "times"),
+    ]
+
+
+def _trained(given: Problem, partners: int, ask: Mapping[str, Any], repeats: int) -> float:
+    """CPU seconds of the whole of an ask for a model, the best of several runs after one to warm up."""
+    study = _study(given, partners, ask)
+    cohorts = {f"partner-{k}": _part(given, study, k, partners) for k in range(partners)}
+    return min([federated.train(study, cohorts, seed).cpu_s for seed in range(repeats + 1)][1:])
+
+
 def _part(given: Problem, study: Study, first: int, partners: int) -> Cohort:
     return Cohort.of({name: given.cohort[name][first::partners] for name in study.columns})
 
 
-def _study(given: Problem, partners: int) -> Study:
+def _study(given: Problem, partners: int, ask: Mapping[str, Any]) -> Study:
     names = [column.name for column in given.score.design.features]
-    ask = {"id": "model", "analysis": "logistic", "outcome": OUTCOME.name, "features": names, "share": 1.0}
+    ask = {"id": "model", "outcome": OUTCOME.name, "features": names, "share": 1.0, **ask}
     ranges = {name: {"range": [-5.0, 5.0], "unit": "sd"} for name in names}
     about = {"title": "Speed", "purpose": "Measure.", "version": 1, "consortium": "none", "data": "synthetic"}
     return parse_study(
@@ -203,6 +240,7 @@ def measure(sizes: Sizes) -> list[Figure]:
             *(figure for batch in BATCHES for figure in opacus_ratio(sizes.gradient, 30, sizes.repeats, batch)),
             *training_ratio(sizes.training, 20, 1, sizes.repeats),
             *training_ratio(sizes.training, 20, 8, sizes.repeats),
+            *network_ratios(sizes.training, 20, 4, sizes.repeats),
             *memory(sizes.memory),
         ]
 

@@ -1,20 +1,22 @@
-"""One training task: a data set's logistic ask on its partners' cohorts, with the whole budget for training."""
+"""One training task: a data set's ask for a model, on its partners' cohorts, with the whole budget for training."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ahh_federated.analyses.logistic import Logistic
+from ahh_federated.analyses.design import Design
+from ahh_federated.analyses.models import ModelAnalysis
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.node.tables import load_cohort
 from ahh_federated.study import Ask, Study, open_study, parse_study
 from benchmarks.datasets import DataSet
 
-MODEL = "model"  # the id of the logistic ask in every study of the benchmarks
+MODEL = "model"  # the id of the ask for a model in every study of the benchmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +32,15 @@ class Task:
         return self.study.ask(MODEL)
 
     @property
-    def analysis(self) -> Logistic:
+    def analysis(self) -> ModelAnalysis:
         analysis = self.ask.analysis
-        assert isinstance(analysis, Logistic)
+        assert isinstance(analysis, ModelAnalysis)
         return analysis
+
+    @property
+    def design(self) -> Design:
+        """The features as linear models take them."""
+        return Design(self.analysis.features)
 
     def training(self) -> dict[str, Cohort]:
         """The complete cases that the model learns from, by partner."""
@@ -41,7 +48,7 @@ class Task:
 
     def test(self) -> dict[str, Cohort]:
         """The complete cases that the study evaluates its model on, by partner; partners without any left out."""
-        (evaluation,) = (ask for ask in self.study.asks if ask.model == MODEL)
+        (evaluation,) = (ask for ask in self.study.asks if MODEL in ask.models)
         kept = {name: self._complete(cohort, evaluation) for name, cohort in self.cohorts.items()}
         return {name: cohort for name, cohort in kept.items() if len(cohort)}
 
@@ -50,19 +57,19 @@ class Task:
 
     def features(self, cohort: Cohort) -> F64:
         """Measured values on [-1, 1] by the public range, levels as indicators, shape (patients, terms)."""
-        return np.stack(self.analysis.design.terms_of(cohort), axis=1)
+        return np.stack(self.design.terms_of(cohort), axis=1)
 
-    def only_training(self, epsilon: float, delta: float, minimum_partners: int) -> Study:
-        """The study with the model alone, which gets all of the given budget."""
+    def only_training(self, epsilon: float, delta: float, minimum_partners: int, ask: Mapping[str, Any]) -> Study:
+        """The study with the model alone, which gets all of the given budget; `ask` says which analysis, with its keys."""
         content = copy.deepcopy(dict(self.study.content))
         content["study"]["minimum_partners"] = minimum_partners
         content["privacy"].update(epsilon=epsilon, delta=delta)
-        content["ask"] = [{**ask, "share": 1.0} for ask in content["ask"] if ask["id"] == MODEL]
+        content["ask"] = [{**each, **ask, "share": 1.0} for each in content["ask"] if each["id"] == MODEL]
         return parse_study(content)
 
     def _complete(self, cohort: Cohort, ask: Ask) -> Cohort:
         kept = cohort if ask.where is None else cohort.keep(ask.where.mask(cohort))
-        known = self.analysis.design.complete(kept) & ~np.isnan(kept[self.analysis.outcome.name])
+        known = self.design.complete(kept) & ~np.isnan(kept[self.analysis.outcome.name])
         return kept.keep(known)
 
 

@@ -73,6 +73,7 @@ class LevelsTable:
 
         sensitivity = [share(i, 1) for i in range(k)]
         return {
+            "n": number(float(cells.sum()), part.stderr * k, least=0.0).to_json(),
             "accuracy": figure(lambda c: float(np.trace(c.reshape(k, k)) / c.sum())).to_json(),
             "balanced_accuracy": figure(lambda c: math.fsum(of(c) for of in sensitivity) / k).to_json(),
             "sensitivity": {level: figure(of).to_json() for level, of in zip(self.outcome.levels, sensitivity, strict=True)},
@@ -114,6 +115,7 @@ class ValueTable:
             return number(function(sums) * unit, noise * unit, sampling=sampling * unit, most=most)
 
         return {
+            "n": number(n, part.stderr, least=0.0).to_json(),
             "r2": figure(_r2, 2 * math.sqrt(max(r2, 0.0)) * (1 - min(r2, 1.0)) / math.sqrt(n), most=1.0).to_json(),
             "rmse": figure(lambda c: math.sqrt(max(_mean_square(c), 0.0)), math.sqrt(residual / (2 * n)), half).to_json(),
             "mean_error": figure(lambda c: float((c[2] - c[1]) / c[0]), math.sqrt(residual / n), half).to_json(),

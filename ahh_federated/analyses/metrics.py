@@ -85,7 +85,10 @@ def score(bins: Bins, total: Pooled) -> Score | None:
         return number(function(cells), privacy, sampling=sampling, least=least, most=most)
 
     weights = _calibration_weights(bins, n, total.stderr)
+    se = total.stderr * math.sqrt(half)
     figures = {
+        "n": number(n, math.sqrt(2) * se, least=0.0),
+        "events": number(float(cells[half:].sum()), se, least=0.0),
         "auroc": figure(auroc, 0.0, 1.0),
         "brier": figure(lambda c: brier(bins, c), 0.0, 1.0),
         "observed_expected": figure(lambda c: observed_expected(bins, c), 0.0),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ahh_federated.cli import coordinator_parser, node_parser, researcher_parser
+from ahh_federated.cli import coordinator_parser, node_parser, predict_verb, researcher_parser
 from ahh_federated.errors import AhhError, Refusal
 from ahh_federated.version import VERSION
 
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     _replay(verb)
     _report(verb)
     _ledger(verb)
+    predict_verb.add(verb)
     researcher_parser.add(verb)
     node_parser.add(verb)
     coordinator_parser.add(verb)

@@ -122,7 +122,7 @@ def _what(analysis: Analysis) -> str:
             return f"how far {len(analysis.asks)} models are off {analysis.outcome.name}, summed for each: the closest is chosen"
         case Recalibration():
             return (
-                f"how many patients, by what the model predicts and by {analysis.model.outcome.name}, to adapt it to each partner"
+                f"to adapt a model to this partner, how many patients, by what it predicts and by {analysis.model.outcome.name}"
             )
         case Neural():
             return f"{_training(analysis)} of {analysis.outcome.name}, with {_names(analysis.features)}"
@@ -140,7 +140,7 @@ def _training(analysis: Neural) -> str:
     sums = sums if analysis.sampling_rate < 1 else "sums of gradients"
     if analysis.way == "local":
         return f"what {analysis.local_steps} noised steps at this node lead to, a round ({sums} stay here): a network"
-    return f"{sums} from which a network is trained"
+    return f"{sums} from which a network is trained,"
 
 
 def _cost(home: NodeHome, study: Study) -> Iterator[str]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ahh_federated.cli.model_tables import MODEL_TABLES, whole
 from ahh_federated.lab.quoting import Quote
 
 
@@ -51,50 +52,10 @@ def _errors(quote: Quote) -> Table:
 
 
 def answers(console: Console, data: Mapping[str, Any]) -> None:
-    """The model's odds ratios and its evaluation; the rest is in the report."""
+    """Counts, models and their evaluation; the rest is in the report."""
     for ask in data["asks"]:
-        if ask["status"] != "released":
-            continue
-        if ask["analysis"] == "logistic":
-            console.print(_odds_ratios(ask))
-        elif ask["analysis"] == "scores":
-            console.print(_scores(ask))
-        elif ask["analysis"] == "count":
-            console.print(_counts(ask))
-
-
-def _odds_ratios(ask: Mapping[str, Any]) -> Table:
-    answer = ask["answer"]
-    table = Table(title=escape(f"{ask['title']}: {answer['definition']}"), title_justify="left")
-    for heading in ("term", "odds ratio", "95 % interval", "error from privacy", "error from sampling"):
-        table.add_column(heading, justify="left" if heading == "term" else "right")
-    for term in answer["terms"]:
-        if term["column"] is not None:
-            interval = f"{term['low']:.2f} to {term['high']:.2f}"
-            table.add_row(
-                escape(term["name"]),
-                f"{term['odds_ratio']:.2f}",
-                interval,
-                f"{term['se_privacy']:.3f}",
-                f"{term['se_sampling']:.3f}",
-            )
-    n, events = answer["n"], answer["events"]
-    table.caption = f"{_whole(n)} patients, {_whole(events)} with the outcome; intervals include the privacy noise"
-    return table
-
-
-def _scores(ask: Mapping[str, Any]) -> Table:
-    table = Table(title=escape(ask["title"]), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("partner", "AUROC", "slope", "O:E"):
-        table.add_column(heading, justify="left" if heading == "partner" else "right", no_wrap=True)
-    answer = ask["answer"]
-    for name, score in [("all", answer["overall"]), *answer["partners"].items()]:
-        if score["status"] != "released":
-            table.add_row(escape(name), score["status"], "", "")
-        else:
-            table.add_row(escape(name), *(_interval(score[key]) for key in ("auroc", "calibration_slope", "observed_expected")))
-    table.caption = "95 % intervals include the privacy noise; calibration slope and observed : expected are best at 1"
-    return table
+        if ask["status"] == "released" and ask["analysis"] in _SHOWN:
+            console.print(_SHOWN[ask["analysis"]](ask))
 
 
 def _counts(ask: Mapping[str, Any]) -> Table:
@@ -104,17 +65,8 @@ def _counts(ask: Mapping[str, Any]) -> Table:
         table.add_column(name)
     table.add_column("patients", justify="right")
     for cell in answer["cells"]:
-        table.add_row(*map(escape, cell["levels"].values()), _whole(cell["overall"]))
+        table.add_row(*map(escape, cell["levels"].values()), whole(cell["overall"]))
     return table
 
 
-def _interval(number: Mapping[str, Any]) -> str:
-    if number["value"] is None:
-        return str(number["status"])
-    return f"{number['value']:.2f} ({number['low']:.2f}-{number['high']:.2f})"
-
-
-def _whole(number: Mapping[str, Any]) -> str:
-    if number["value"] is None:
-        return str(number["status"])
-    return f"{number['value']:,.0f} ± {number['high'] - number['value']:,.0f}"
+_SHOWN: Final[Mapping[str, Callable[[Mapping[str, Any]], Table]]] = {"count": _counts, **MODEL_TABLES}

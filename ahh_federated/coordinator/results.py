@@ -90,6 +90,7 @@ def _ask(study: Study, outcome: Outcome) -> dict[str, Any]:
         "where": ask.where.text if ask.where else None,
         "share": ask.share,
         "epsilon": study.ask_epsilon(ask),
+        "models": list(ask.models),
         "messages": outcome.messages,
         "status": str(outcome.status),
         "reason": outcome.reason,

@@ -7,15 +7,13 @@ cohort of that size, not a forecast of the answer.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.numbers import Z95
 from ahh_federated.coordinator.session import Outcome
 from ahh_federated.core.costs import Event, Spent
@@ -63,8 +61,8 @@ class Quote:
                 f"  {item.ask} ({item.analysis}): epsilon {item.epsilon:.3g} alone, {item.messages} messages a node: {asked}"
             )
             for patients, errors in item.errors.items():
-                shown = ", ".join(f"{name} ±{half:.2g}" for name, half in errors.items())
-                lines.append(f"    {patients} patients a partner: {shown}")
+                shown = ", ".join(f"{name} ±{half:.2g}" for name, half in errors.items() if math.isfinite(half))
+                lines.append(f"    {patients} patients a partner: {shown or 'not foretold'}")
         return "\n".join(lines)
 
 
@@ -92,7 +90,7 @@ def quote(study: Study | Path | str, patients: Sequence[int] | int = SIZES, *, p
 
 
 def _events(study: Study, ask: Ask) -> list[Event]:
-    return [study.event(ask, line) for line in ask.analysis.schedule()]
+    return list(study.events(ask))
 
 
 def _item(study: Study, ask: Ask, errors: dict[int, dict[str, float]]) -> Item:
@@ -110,36 +108,55 @@ def _item(study: Study, ask: Ask, errors: dict[int, dict[str, float]]) -> Item:
 
 
 def _simulated(study: Study, patients: int, partners: int) -> dict[str, dict[str, float]]:
-    return {outcome.ask.id: dict(_errors(outcome)) for outcome in simulate(study, patients, partners)}
+    """By ask; nothing for networks and what rests on them: a bill must not take minutes, nor need torch."""
+    left_out: set[str] = set()
+    for ask in study.asks:
+        if ask.name == "neural" or left_out & set(ask.models):
+            left_out.add(ask.id)
+    quick = replace(study, asks=tuple(ask for ask in study.asks if ask.id not in left_out))
+    found = {outcome.ask.id: dict(_errors(outcome)) for outcome in simulate(quick, patients, partners)}
+    return {ask.id: found.get(ask.id, {}) for ask in study.asks}
 
 
 def _errors(outcome: Outcome) -> Iterator[tuple[str, float]]:
     """The expected half-widths of an answer's overall numbers; the widest of its kind where there are many."""
-    if isinstance(outcome.answer, Fit):
-        sampling, privacy = outcome.answer.standard_errors()
-        names = [term["name"] for term in outcome.answer.to_json()["terms"]]
-        for name, s, p in list(zip(names, sampling, privacy, strict=True))[1:]:
-            yield f"log odds of {name}", Z95 * float(np.hypot(s, p))
-        return
     answer: dict[str, Any] = outcome.answer.to_json() if outcome.answer is not None else {}
-    if "cells" in answer:
-        yield "each count", max(_half(cell["overall"]) for cell in answer["cells"])
-    elif "columns" in answer:
-        for name, column in answer["columns"].items():
-            yield f"mean of {name}", _half(column["mean"])
-            yield f"sd of {name}", _half(column["sd"])
-    elif "probabilities" in answer:
-        for p, value in zip(answer["probabilities"], answer["overall"], strict=True):
-            yield f"quantile {p:g}", _half(value)
-    elif "roc" in answer:
-        for name, key in (
-            ("AUROC", "auroc"),
-            ("observed : expected", "observed_expected"),
-            ("calibration slope, at its widest", "calibration_slope"),  # the made-up outcome follows no predictor
-        ):
-            yield name, _half(answer["overall"].get(key))
-    elif "overall" in answer:
-        yield "each bin", max(_half(value) for value in answer["overall"])
+    match outcome.ask.name:
+        case "count":
+            yield "each count", max(_half(cell["overall"]) for cell in answer.get("cells", [{"overall": None}]))
+        case "moments":
+            for name, column in answer.get("columns", {}).items():
+                yield f"mean of {name}", _half(column["mean"])
+                yield f"sd of {name}", _half(column["sd"])
+        case "quantiles":
+            for p, value in zip(answer.get("probabilities", []), answer.get("overall", []), strict=True):
+                yield f"quantile {p:g}", _half(value)
+        case "histogram":
+            yield "each bin", max((_half(value) for value in answer.get("overall", [])), default=float("nan"))
+        case "logistic" | "linear":
+            for term in answer.get("terms", [])[1:]:
+                yield f"{'log odds of ' if outcome.ask.name == 'logistic' else ''}{term['name']}", Z95 * float(term["se"])
+        case "additive":
+            for name, curve in answer.get("curves", {}).items():
+                yield f"curve of {name}, at its best", Z95 * min(curve["se"])
+        case "scores":
+            for key, name in _FIGURES[answer.get("family", "binary")].items():
+                yield name, _half(answer.get("overall", {}).get(key))
+        case "recalibration":
+            for key in ("intercept", "slope"):
+                yield key, _half(answer.get("overall", {}).get(key))
+        case "select":
+            yield "each loss", max(_half(each["loss"]) for each in answer.get("candidates", [{"loss": None}]))
+
+
+_WIDEST = "calibration slope, at its widest"  # the made-up outcome follows no predictor
+_VALUES = {"r2": "R2", "calibration_slope": _WIDEST}
+_FIGURES = {
+    "binary": {"auroc": "AUROC", "observed_expected": "observed : expected", "calibration_slope": _WIDEST},
+    "levels": {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"},
+    "continuous": _VALUES,
+    "count": _VALUES,
+}
 
 
 def _half(number: dict[str, Any] | None) -> float:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ahh_federated.analyses.fit import Fit
+from ahh_federated.analyses.models import Model
+from ahh_federated.analyses.selection import Chosen
 from ahh_federated.coordinator.results import Results
 from ahh_federated.coordinator.session import Watcher
-from ahh_federated.errors import Misuse
-from ahh_federated.lab.estimators import LogisticRegression
+from ahh_federated.errors import Breach, Misuse
+from ahh_federated.lab.estimators import Estimator, estimator_of
+from ahh_federated.lab.models.files import TENSORS
+from ahh_federated.lab.models.fitted import fitted
 from ahh_federated.lab.report import write_report
 from ahh_federated.runtimes import running
 from ahh_federated.runtimes.nodes import Partners
@@ -43,32 +47,44 @@ class StudyResults:
             raise Misuse(f"the ask {ask!r} has no answer: it is {outcome.status} ({outcome.reason or 'no reason given'})")
         return outcome.answer
 
-    def model(self, ask: str) -> LogisticRegression:
-        """The fitted model of a logistic ask, as a scikit-learn estimator."""
-        fit = self.answer(ask)
-        if not isinstance(fit, Fit):
-            raise Misuse(f"the ask {ask!r} is not a model: name a logistic ask")
-        return LogisticRegression.from_fit(fit, self.results.header.study, self.results.header.stamp)
+    def model(self, ask: str) -> Estimator:
+        """The fitted model of an ask as a scikit-learn estimator; of an ask `select`, the model that was chosen.
+
+        Raises:
+            Misuse: when the ask has no answer, or its answer is no model.
+            Breach: when its numbers are beyond what any node would compute with.
+        """
+        answer = self.answer(ask)
+        if isinstance(answer, Chosen):
+            return self.model(answer.ask)
+        if not isinstance(answer, Model):
+            raise Misuse(f"the ask {ask!r} is not a model: name one of {', '.join(self.models) or 'none, since none was fitted'}")
+        return estimator_of(fitted(self.results, ask, self.data["partners"]), self.results.header.study)
 
     @property
     def models(self) -> list[str]:
-        """The asks that have a fitted model."""
-        return [outcome.ask.id for outcome in self.results.outcomes if isinstance(outcome.answer, Fit)]
+        """The asks that have fitted a model."""
+        answers = {outcome.ask.id: outcome.answer for outcome in self.results.outcomes}
+        return [ask for ask, answer in answers.items() if isinstance(answer, Model) and not isinstance(answer, Chosen)]
 
     def save(self, out: Path | str) -> list[Path]:
-        """Write report.html, results.json and model.json (model-ID.json when there are several); the paths written."""
+        """Write report.html, results.json and model.json (model-ID.json when there are several); the paths written.
+
+        A neural model has its numbers beside it, in a file that ends in .safetensors.
+        """
         out = Path(out)
         out.mkdir(parents=True, exist_ok=True)
-        names = [f"model-{ask.id}.json" for ask in self.results.header.study.asks]
-        for name in ["model.json", *names]:  # of an earlier run whose model this run may not have
-            (out / name).unlink(missing_ok=True)
+        names = ["model.json", *(f"model-{ask.id}.json" for ask in self.results.header.study.asks)]
+        for path in (out / name for name in names):  # of an earlier run whose model this run may not have
+            path.unlink(missing_ok=True)
+            path.with_suffix(TENSORS).unlink(missing_ok=True)
         data = self.data
         paths = [out / REPORT, out / RESULTS]
         write_report(data, paths[0])
         paths[1].write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         for ask in self.models:
-            paths.append(out / ("model.json" if len(self.models) == 1 else f"model-{ask}.json"))
-            self.model(ask).save(paths[-1])
+            with suppress(Breach):  # numbers that no node would compute with: there is the answer, and no model
+                paths += self.model(ask).save(out / ("model.json" if len(self.models) == 1 else f"model-{ask}.json"))
         return paths
 
     def __repr__(self) -> str:

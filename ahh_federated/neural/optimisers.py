@@ -83,7 +83,7 @@ class FedAvg:
 
 @dataclass(frozen=True, slots=True)
 class FedAdam:
-    """Reddi et al., ICLR 2021, algorithm 2, with the step size of Flower's strategy of this name, bit for bit its own order."""
+    """Reddi et al., ICLR 2021, algorithm 2, with the bias-corrected step size of Flower's strategy of this name."""
 
     learning_rate: float = 0.1
     beta1: float = 0.9

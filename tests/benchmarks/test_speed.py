@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -38,3 +42,37 @@ def test_ratios_against_opacus_are_measured() -> None:
     (training,) = speed.training_ratio(1_000, 4, 1, 1)
     assert gradient.value > 1
     assert training.value > 1
+
+
+@pytest.fixture
+def engines() -> ModuleType:
+    pytest.importorskip("torch", reason="needs torch: install the extra `neural`")
+    pytest.importorskip("opacus", reason="needs opacus: install the extra `neural`")
+    return importlib.import_module("benchmarks.engines")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.usefixtures("engines")
+def test_ratios_against_other_engines_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "STEPS", 5)
+    figures = speed.network_ratios(400, 3, 2, 1)
+    assert [figure.name.split(",")[0] for figure in figures] == [
+        "neural sgd / Opacus' own engine",
+        "neural local / Flower and Opacus",
+        "Opacus' own engine / additive ask",
+        "neural sgd / additive ask",
+    ]
+    assert all(figure.value > 0 for figure in figures)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+def test_other_engines_train_the_network_they_are_timed_on(engines: Any) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1_000, 2))
+    y = (x[:, 0] > 0).astype(np.float64)
+    recipe = engines.Recipe(4, rate=0.1, clip=1.0, noise=0.1, learning_rate=1.0, rounds=3, local_steps=20)
+    data = engines.Data.of(x, y)
+    halves = {name: engines.Data.of(x[k::2], y[k::2]) for k, name in enumerate("ab")}
+    for model in (engines.opacus_engine(data, recipe), engines.flower_and_opacus(halves, recipe)):
+        found = model(data.x).detach().numpy().squeeze(1) > 0
+        assert (found == (y == 1)).mean() > 0.9

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import utility
+from benchmarks import methods, utility
 from benchmarks.datasets import data_set
 from benchmarks.metrics import calibration_slope, quality
 from benchmarks.tasks import pooled, prepare
 
 KEYS = ["set", "method", "mode", "epsilon", "delta", "seeds", "auroc", "accuracy", "logloss", "slope"]
 KEYS += ["rounds", "messages", "cpu_s", "auroc_sd"]
-OURS = "ahh each-node,ahh summed noise,pooled sklearn"
+OURS = "ahh logistic,ahh logistic summed,pooled sklearn"
 
 
 @pytest.fixture
@@ -34,18 +34,21 @@ def rows_of(tmp_path: Path, *arguments: str) -> list[dict[str, object]]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.usefixtures("opacus")
 def test_every_method_gives_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = rows_of(tmp_path, "--sets", "demo2k", "--epsilon", "8,none", "--delta", "1e-4")
+    named = f"{OURS},ahh additive,FedAvg Opacus"
+    rows = rows_of(tmp_path, "--sets", "demo2k", "--epsilon", "8,none", "--delta", "1e-4", "--methods", named)
     assert [list(row) for row in rows] == [KEYS] * len(rows)
     assert [(row["method"], row["mode"], row["epsilon"], row["delta"]) for row in rows] == [
         ("pooled sklearn", "pooled", None, None),
-        ("ahh each-node", "each-node", 8, 1e-4),
-        ("ahh summed noise", "summed", 8, 1e-4),
+        ("ahh logistic", "each-node", 8, 1e-4),
+        ("ahh logistic summed", "summed", 8, 1e-4),
+        ("ahh additive", "each-node", 8, 1e-4),
         ("FedAvg Opacus", "each-node", 8, 1e-4),
-        ("ahh each-node", "exact", None, None),
+        ("ahh logistic", "exact", None, None),
+        ("ahh additive", "exact", None, None),
         ("FedAvg Opacus", "not private", None, None),
     ]
-    messages = {row["method"]: row["messages"] for row in rows if row["epsilon"] is not None}
-    assert messages == {"ahh each-node": 6, "ahh summed noise": 6, "FedAvg Opacus": 20}
+    assert [row["messages"] for row in rows[1:3]] == [6, 6]
+    assert rows[4]["messages"] == 20
     assert all(row["seeds"] == 1 and row["auroc"] > 0.55 for row in rows)
     assert "demo2k" in capsys.readouterr().out
 
@@ -73,14 +76,33 @@ def test_an_unknown_name_is_refused(wrong: list[str], capsys: pytest.CaptureFixt
     assert "is not one of" in capsys.readouterr().err
 
 
-def test_quality_on_a_hand_worked_example() -> None:
+def test_quality_of_risks_on_a_hand_worked_example() -> None:
     outcomes = [np.array([0.0, 1.0]), np.array([0.0, 1.0, 1.0, 0.0])]
     risks = [np.array([0.2, 0.8]), np.array([0.6, 0.4, 0.9, 0.1])]
-    found = quality(outcomes, risks)
-    assert found.auroc == pytest.approx(8 / 9)
-    assert found.accuracy == pytest.approx(4 / 6)
-    assert found.logloss == pytest.approx(-np.mean(np.log([0.8, 0.8, 0.4, 0.4, 0.9, 0.9])))
-    assert quality(outcomes, risks, by_partner=True).accuracy == pytest.approx((1 + 2 / 4) / 2)
+    found = quality("binary", outcomes, risks)
+    assert found["auroc"] == pytest.approx(8 / 9)
+    assert found["accuracy"] == pytest.approx(4 / 6)
+    assert found["logloss"] == pytest.approx(-np.mean(np.log([0.8, 0.8, 0.4, 0.4, 0.9, 0.9])))
+    assert quality("binary", outcomes, risks, by_partner=True)["accuracy"] == pytest.approx((1 + 2 / 4) / 2)
+
+
+def test_quality_of_measured_predictions_on_a_hand_worked_example() -> None:
+    found = quality("continuous", [np.array([1.0, 2.0]), np.array([3.0])], [np.array([1.0, 3.0]), np.array([3.0])])
+    assert found == {"r2": pytest.approx(0.5), "rmse": pytest.approx((1 / 3) ** 0.5)}
+
+
+def test_methods_apply_where_they_say_something() -> None:
+    task = prepare(data_set("demo2k"))
+    assert methods.applies(task, "ahh logistic", None)
+    assert not methods.applies(task, "ahh logistic summed", None)
+    assert not methods.applies(task, "ahh linear", 1.0)
+    assert not methods.applies(task, methods.CENTRAL, None)
+
+
+def test_the_private_model_of_others_is_compared_where_it_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("interpret", reason="the central DP-EBM needs interpret-core, which no extra installs")
+    (row,) = rows_of(tmp_path, "--sets", "demo2k", "--epsilon", "8,none", "--methods", methods.CENTRAL)
+    assert row["mode"] == "central" and row["auroc"] > 0.5
 
 
 def test_calibration_slope_of_overconfident_risks_is_the_shrinkage_they_need() -> None:

@@ -39,7 +39,7 @@ share = 0.05
         ("evaluation", "how many patients, by what the model predicts and by overweight_6y, and so for each sex"),
         (
             "network",
-            "sums of gradients, each over a secret sample of 0.1 of the patients, from which a network is trained of overw",
+            "sums of gradients, each over a secret sample of 0.1 of the patients, from which a network is trained",
         ),
         ("at-home", "what 10 noised steps at this node lead to, a round (sums of gradients stay here): a network of bmi_6y"),
     ],

@@ -169,7 +169,7 @@ def test_inspect_says_it_in_plain_words(ahh: Node) -> None:
         "6 asks, 11 messages",
         "how many patients, by sex by fold; of patients where weight >= 1.5 or not smoked == 'yes'; 1 message",
         "sums from which a model of heavy is fitted, with sex, weight, smoked; of patients where fold == 'train'; 6 messages",
-        "how many patients, by the risk that the model predicts and by heavy",
+        "how many patients, by what the model predicts and by heavy",
         "epsilon 2 at delta 1e-06, for this study alone",
         "of the data set's budget, epsilon 4 at delta 1e-05, 0 is spent; after it 1.",
         "The policy of this node forbids nothing in it.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from copy import deepcopy
 from math import exp, hypot, log, sqrt
 from statistics import NormalDist
 from typing import Any
@@ -343,7 +344,7 @@ def sample_results() -> Json:
         "columns": COLUMNS,
         "cases": CASES,
     }
-    return {
+    made = {
         "format": "ahh-results/1",
         "software": {"ahh_federated": "0.1.0"},
         "stamp": "NOT PRIVATE: fixed seed",
@@ -352,3 +353,4 @@ def sample_results() -> Json:
         "partners": partners(),
         "asks": asks(),
     }
+    return deepcopy(made)  # a test may change what it is given

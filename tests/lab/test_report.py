@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html import unescape
-from html.parser import HTMLParser
 from math import exp, sqrt
 from pathlib import Path
 from random import Random
 from statistics import fmean, stdev
-from typing import Any
 
 import matplotlib as mpl
 import pytest
@@ -21,51 +19,8 @@ from ahh_federated.lab.report.equation import equation
 from ahh_federated.lab.report.summary import guess_bound
 from ahh_federated.lab.report.tables import cell_name, count_tables, names_of
 from ahh_federated.lab.report.words import p_value, plain, share_of, shown
+from tests.lab.report_page import WITHHELD, Json, Page, assert_well_formed, only, the_ask, withhold, without_plots
 from tests.lab.sample_results import PARTNERS, number, sample_results, withheld
-
-Json = dict[str, Any]
-VOID = {"meta", "br", "path", "use", "rect", "link", "img", "input"}
-
-
-class Page(HTMLParser):
-    """What a browser would see: tags, attributes, the cells of each table, and whether tags balance."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.stack: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.cells: list[str] = []
-        self.words: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.stack == []
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.stack.append(tag)
-        if tag in ("td", "th"):
-            self.cells.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.stack.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self.stack:
-            return
-        self.words.append(data)
-        if "td" in self.stack or "th" in self.stack:
-            self.cells[-1] += data
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
-
-    def attributes(self, name: str) -> list[str]:
-        return [found for _, attrs in self.tags if (found := attrs.get(name)) is not None]
 
 
 @pytest.fixture(scope="module")
@@ -76,24 +31,6 @@ def html() -> str:
 @pytest.fixture(scope="module")
 def page(html: str) -> Page:
     return Page(html)
-
-
-def only(results: Json, ask: str) -> Json:
-    """The same results with a single ask."""
-    return results | {"asks": [found for found in results["asks"] if found["id"] == ask]}
-
-
-def the_ask(results: Json, ask: str) -> Json:
-    found: Json = next(found for found in results["asks"] if found["id"] == ask)
-    return found
-
-
-def numbers_in(thing: Any) -> Iterator[Json]:
-    if isinstance(thing, dict) and "value" in thing and "status" in thing:
-        yield thing
-    elif isinstance(thing, dict | list):
-        for value in thing.values() if isinstance(thing, dict) else thing:
-            yield from numbers_in(value)
 
 
 def test_every_ask_partner_case_and_column_appears(page: Page) -> None:
@@ -112,13 +49,7 @@ def test_every_ask_partner_case_and_column_appears(page: Page) -> None:
 
 
 def test_page_is_well_formed_and_accessible(page: Page) -> None:
-    identifiers = page.attributes("id")
-    assert len(identifiers) == len(set(identifiers))
-    assert {link.removeprefix("#") for link in page.attributes("href")} <= set(identifiers)
-    assert all(attrs.get("scope") for tag, attrs in page.tags if tag == "th")
-    assert all(attrs.get("aria-label") for tag, attrs in page.tags if tag == "svg")
-    assert sum(tag == "table" for tag, _ in page.tags) == sum(tag == "caption" for tag, _ in page.tags)
-    assert ("html", {"lang": "en"}) in page.tags
+    assert_well_formed(page)
 
 
 def test_page_needs_nothing_from_elsewhere(html: str, page: Page) -> None:
@@ -130,15 +61,16 @@ def test_page_needs_nothing_from_elsewhere(html: str, page: Page) -> None:
 
 def test_two_renders_are_identical_whatever_the_reader_set_in_matplotlib(html: str) -> None:
     before = dict(mpl.rcParams)
-    assert render(sample_results()) == html
+    render(only(sample_results(), "children"))
     assert dict(mpl.rcParams) == before
     with mpl.rc_context({"font.size": 21.0, "lines.linewidth": 9.0, "svg.hashsalt": "other"}):
         assert render(sample_results()) == html
 
 
-def test_write_report_writes_what_render_returns(tmp_path: Path, html: str) -> None:
-    write_report(sample_results(), tmp_path / "report.html")
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == html
+def test_write_report_writes_what_render_returns(tmp_path: Path) -> None:
+    results = only(sample_results(), "children")
+    write_report(results, tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(results)
 
 
 def test_text_of_the_study_is_never_markup() -> None:
@@ -162,7 +94,7 @@ def test_text_of_the_study_is_never_markup() -> None:
 
 @pytest.mark.parametrize("stamp", ["NOT PRIVATE: fixed seed", "NOT PRIVATE: exact run"])
 def test_stamp_is_in_the_title_on_top_and_at_the_foot(stamp: str) -> None:
-    html = render(sample_results() | {"stamp": stamp})
+    html = render(only(sample_results(), "model") | {"stamp": stamp})
     assert f"<title>{stamp}" in html
     assert f"<strong>{stamp}</strong>" in html[: html.index("<h1>")]
     assert stamp in html[html.index("<footer") :]
@@ -170,7 +102,7 @@ def test_stamp_is_in_the_title_on_top_and_at_the_foot(stamp: str) -> None:
 
 
 def test_private_run_has_no_stamp_and_gives_the_promise() -> None:
-    page = Page(render(sample_results() | {"stamp": ""}))
+    page = Page(render(only(sample_results(), "model") | {"stamp": ""}))
     assert "NOT PRIVATE" not in page.text
     assert "private for any one of its patients, against everybody, the coordinator included" in page.text
     assert "known to k partners is covered by the sum of their budgets" in page.text
@@ -178,23 +110,22 @@ def test_private_run_has_no_stamp_and_gives_the_promise() -> None:
 
 
 def test_shared_noise_has_its_own_promise() -> None:
-    results = sample_results()
+    results = only(sample_results(), "children")
     results["privacy"]["noise"] = "shared"
     text = Page(render(results)).text
     assert "The coordinator sees only the sum over partners" in text
     assert "by itself" not in text
 
 
-@pytest.mark.parametrize("status", ["below threshold", "refused", "failed", "offline"])
-@pytest.mark.parametrize("value", [None, 0.0])
-def test_number_that_was_not_released_is_words_everywhere(status: str, value: float | None) -> None:
+@pytest.mark.parametrize("first", [0, 2])
+def test_number_that_was_not_released_is_words_everywhere(first: int) -> None:
     results = sample_results()
     for ask in results["asks"]:
-        for found in numbers_in(ask["answer"]):
-            found |= {"value": value, "se": 1.0, "low": -987654.0, "high": 987654.0, "status": status}
+        withhold(ask["answer"], first)
     page = Page(render(results))
     assert not re.search("987,?654|98,?765,?4|about 0|None|nan", page.text)
-    assert sum(status in cell for cell in page.cells) > 100
+    for status, _ in WITHHELD:
+        assert sum(status in cell for cell in page.cells) > 25
 
 
 def test_partner_without_a_number_keeps_its_status_in_the_table() -> None:
@@ -265,7 +196,7 @@ def test_study_without_asks_or_cases_renders() -> None:
 
 
 def test_histogram_of_levels_renders_and_count_of_everybody() -> None:
-    results = sample_results()
+    results = only(sample_results(), "bmi", "children")
     bmi = the_ask(results, "bmi")
     bmi["answer"]["levels"] = [f"level {place}" for place in range(12)]
     del bmi["answer"]["edges"], bmi["answer"]["unit"]
@@ -360,11 +291,11 @@ def test_intercept_is_no_odds_ratio_and_clipped_columns_say_so(page: Page) -> No
 
 
 def test_partner_that_differs_is_named() -> None:
-    results = sample_results()
+    results = only(sample_results(), "evaluation")
     scores = the_ask(results, "evaluation")["answer"]
-    assert "at none of them does AUROC differ clearly" in Page(render(results)).text
+    assert "at none of them does AUROC differ clearly" in Page(without_plots(results)).text
     scores["partners"]["Zone Oost"]["auroc"] = number(0.6, 0.01)
-    assert "AUROC differs clearly at Zone Oost;" in Page(render(results)).text
+    assert "AUROC differs clearly at Zone Oost;" in Page(without_plots(results)).text
 
 
 def test_share_has_the_spread_of_its_noise() -> None:

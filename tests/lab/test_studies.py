@@ -91,6 +91,11 @@ def test_an_estimator_fits_data_frames_by_itself(frames, results):
         ahh.LogisticRegression().fit(frames)
 
 
+def test_paths_by_partner_are_no_data_frames():
+    with pytest.raises(ahh.Misuse, match="partners\\['zone-oost'\\] is a PosixPath, not a data frame: give the folder"):
+        ahh.run(STUDY, {"zone-oost": Path("zone-oost.csv")})
+
+
 def test_a_model_file_loads_without_running_code(results, frames, tmp_path):
     model = results.model("model")
     model.save(tmp_path / "model.json")

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ahh_federated.errors import Misuse
 from ahh_federated.lab.report import words
+from ahh_federated.lab.report.models import answered, family_of, fits, indicators
 from ahh_federated.lab.report.summary import delta_words, figures, guess_bound, summary
 from ahh_federated.lab.report.tables import Json, Names, names_of
 from ahh_federated.lab.report.views import view
@@ -59,7 +60,17 @@ def _page(results: Json, names: Names) -> dict[str, Any]:
         "delta": delta_words(privacy["delta"]),
         "answered": _answered(results),
         "analyses": frozenset(ask["analysis"] for ask in results["asks"] if ask["answer"] is not None),
+        "traits": _traits(results, names),
     }
+
+
+def _traits(results: Json, names: Names) -> frozenset[str]:
+    """What models and evaluations there are, as far as their limits differ."""
+    models = fits(results)
+    found = {str(ask["analysis"]) for ask in models} | {"fit" for _ in models}
+    found |= {{True: "indicators", False: "complete cases", None: "fit"}[indicators(ask["answer"], names)] for ask in models}
+    scores = [ask["answer"] for ask in results["asks"] if ask["analysis"] == "scores" and answered(ask)]
+    return frozenset(found | {f"scores of {family_of(answer, names)}" for answer in scores})
 
 
 def _answered(results: Json) -> dict[str, int]:
@@ -86,6 +97,7 @@ def _environment() -> Environment:
         "shown": words.shown,
         "status_words": words.status_words,
         "listing": words.listing,
+        "quoted": words.quoted,
         "count_of": words.count_of,
     }
     return environment

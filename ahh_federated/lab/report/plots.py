@@ -149,21 +149,27 @@ def histogram(plot: Plot, edges: Sequence[float], numbers: Sequence[Number], axi
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One column of a forest plot: numbers in the order of the labels, the last being all partners."""
+    """One column of a forest plot: numbers in the order of the labels.
+
+    `marks`: for each label a further value without an interval, drawn as an open circle.  `share`: the axis is a percentage.
+    """
 
     title: str
     numbers: Sequence[Number | None]
     reference: float | None = None
+    marks: Sequence[float | None] = ()
+    share: bool = False
 
 
-def forest(plot: Plot, labels: Sequence[str], panels: Sequence[Panel]) -> str:
-    """Panels side by side, a line per label: a dot and its 95 % interval, all partners as a diamond."""
+def forest(plot: Plot, labels: Sequence[str], panels: Sequence[Panel], strong: int | None = -1) -> str:
+    """Panels side by side, a line per label: a dot and its 95 % interval; line `strong`, the last, is a diamond."""
+    strongest = None if strong is None else range(len(labels))[strong]
 
     def paint(figure: Figure) -> None:
         axes_of = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axes, panel in zip(axes_of, panels, strict=True):
             rows = [
-                Row(label, number, strong=place == len(labels) - 1)
+                Row(label, number, strong=place == strongest)
                 for place, (label, number) in enumerate(zip(labels, panel.numbers, strict=True))
             ]
             _forest_panel(axes, panel, rows)
@@ -174,9 +180,8 @@ def forest(plot: Plot, labels: Sequence[str], panels: Sequence[Panel]) -> str:
 def _forest_panel(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
     if panel.reference is not None:
         axes.axvline(panel.reference, color=GREY, linewidth=1.0, linestyle=(0, (3, 3)))
-    last = rows[-1].number
-    if last is not None and is_released(last):
-        axes.axvline(bounded(last), color=SKY, linewidth=1.0)
+    for whole in [row.number for row in rows if row.strong and row.number is not None and is_released(row.number)]:
+        axes.axvline(bounded(whole), color=SKY, linewidth=1.0)
     for place, row in enumerate(rows):
         if row.number is None or not is_released(row.number):
             _say_status(axes, place, row.number)
@@ -186,10 +191,13 @@ def _forest_panel(axes: Axes, panel: Panel, rows: Sequence[Row]) -> None:
         if not row.strong:
             shape = {"marker": "o", "markersize": 5.5, "color": row.colour}
         axes.errorbar(bounded(row.number), place, xerr=error, linewidth=1.8, **shape)
+    for place, mark in enumerate(panel.marks):
+        if mark is not None:
+            axes.plot(mark, place, "o", color="white", markeredgecolor=OCHRE, markeredgewidth=1.8, markersize=8, zorder=5)
     rows_on_axis(axes, rows)
     axes.set_title(short(panel.title, 26), fontsize=11, color=INK, loc="left")
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.xaxis.set_major_formatter(FuncFormatter(tick))
+    axes.xaxis.set_major_formatter(FuncFormatter(percent_axis if panel.share else tick))
     axes.grid(axis="x")
 
 

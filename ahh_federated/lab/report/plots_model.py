@@ -1,4 +1,4 @@
-"""The plots of a risk model: odds ratios, ROC curve, calibration and decision curve."""
+"""The plots of a model and its evaluation: coefficients, ROC curve, calibration and decision curve."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from math import exp, log
 from typing import Any, Final
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
@@ -27,50 +28,80 @@ from ahh_federated.lab.report.plots import (
 from ahh_federated.lab.report.words import Z95, bounded, is_released, usable
 
 Point = Mapping[str, Any]
+Term = Mapping[str, Any]
 _BEYOND: Final = 10.0  # of a coefficient; the axis ends at 4.6
 ODDS_TICKS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
-def odds(plot: Plot, terms: Sequence[Mapping[str, Any]]) -> str:
+def odds(plot: Plot, terms: Sequence[Term]) -> str:
     """Odds ratios on a log axis; the blue part of each 95 % interval is there without privacy noise."""
+    whole = [term for term in terms if all(usable(term[key]) for key in ("odds_ratio", "low", "high", "se_sampling"))]
+    limits = [1.0, *(min(max(term[key], 0.01), 100.0) for term in whole for key in ("low", "high"))]
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         axes.axvline(1.0, color=GREY, linewidth=1.0, linestyle=(0, (3, 3)))
-        limits = [1.0]
         for place, term in enumerate(terms):
-            if not all(usable(term[key]) for key in ("odds_ratio", "low", "high", "se_sampling")):
-                continue
-            sampling = [_drawn(term["coefficient"] + side * Z95 * term["se_sampling"]) for side in (-1, 1)]
-            reached = [_drawn(log(max(term[key], 1e-300))) for key in ("low", "high")]
-            axes.plot(reached, [place, place], color=OCHRE, linewidth=6, solid_capstyle="butt")
-            axes.plot(sampling, [place, place], color=BLUE, linewidth=6, solid_capstyle="butt")
-            axes.plot(_drawn(term["coefficient"]), place, "o", color="white", markeredgecolor=INK, markersize=7)
-            limits += [min(max(term[key], 0.01), 100.0) for key in ("low", "high")]
-        axes.plot([], [], color=BLUE, linewidth=6, label="from the number of patients")
-        axes.plot([], [], color=OCHRE, linewidth=6, label="added by the privacy noise")
-        figure.legend(loc="outside lower center", ncols=2, handlelength=1.4)
-        rows_on_axis(axes, [Row(term["name"], None) for term in terms])
-        _odds_axis(axes, min(limits) / 1.15, max(limits) * 1.15)
+            if term in whole:
+                sampling = [drawn(term["coefficient"] + side * Z95 * term["se_sampling"]) for side in (-1, 1)]
+                reached = [drawn(log(max(term[key], 1e-300))) for key in ("low", "high")]
+                _interval(axes, place, drawn(term["coefficient"]), reached, sampling)
+        _terms_axis(figure, axes, terms)
+        odds_axis(axes, axes.xaxis, min(limits) / 1.15, max(limits) * 1.15)
+        axes.set_xlabel("odds ratio, 95% interval")
 
     return draw(plot, paint)
 
 
-def _drawn(coefficient: float) -> float:
+def effects(plot: Plot, terms: Sequence[Term], axis: str) -> str:
+    """Coefficients on the scale of the outcome, each times the `step` of its term; colours as for odds ratios."""
+
+    def paint(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        axes.axvline(0.0, color=GREY, linewidth=1.0, linestyle=(0, (3, 3)))
+        for place, term in enumerate(terms):
+            if all(usable(term[key]) for key in ("coefficient", "low", "high", "se_sampling")):
+                step, value = term["step"], term["coefficient"]
+                sampling = [step * (value + side * Z95 * term["se_sampling"]) for side in (-1, 1)]
+                _interval(axes, place, step * value, [step * term["low"], step * term["high"]], sampling)
+        _terms_axis(figure, axes, terms)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(FuncFormatter(tick))
+        axes.set_xlabel(axis)
+        axes.grid(axis="x")
+
+    return draw(plot, paint)
+
+
+def _interval(axes: Axes, place: int, value: float, reached: Sequence[float], sampling: Sequence[float]) -> None:
+    axes.plot(reached, [place, place], color=OCHRE, linewidth=6, solid_capstyle="butt")
+    axes.plot(sampling, [place, place], color=BLUE, linewidth=6, solid_capstyle="butt")
+    axes.plot(value, place, "o", color="white", markeredgecolor=INK, markersize=7)
+
+
+def _terms_axis(figure: Figure, axes: Axes, terms: Sequence[Term]) -> None:
+    axes.plot([], [], color=BLUE, linewidth=6, label="from the number of patients")
+    axes.plot([], [], color=OCHRE, linewidth=6, label="added by the privacy noise")
+    figure.legend(loc="outside lower center", ncols=2, handlelength=1.4)
+    rows_on_axis(axes, [Row(term["name"], None) for term in terms])
+
+
+def drawn(log_odds: float) -> float:
     """An odds ratio as it is drawn: what lies far beyond the axis, as an invented number may, is left there."""
-    return exp(max(-_BEYOND, min(_BEYOND, coefficient)))
+    return exp(max(-_BEYOND, min(_BEYOND, log_odds)))
 
 
-def _odds_axis(axes: Axes, low: float, high: float) -> None:
-    axes.set_xscale("log")
-    axes.set_xlim(low, high)
+def odds_axis(axes: Axes, axis: Axis, low: float, high: float) -> None:
+    """A log scale of odds ratios with ticks that people know."""
+    across = axis is axes.xaxis
+    (axes.set_xscale if across else axes.set_yscale)("log")
+    (axes.set_xlim if across else axes.set_ylim)(low, high)
     wide = [tick for tick in ODDS_TICKS if low <= tick <= high]
     ticks = wide if len(wide) >= 3 else [tick / 10 for tick in range(2, 40) if low <= tick / 10 <= high][::2]
-    axes.xaxis.set_major_locator(FixedLocator(sorted({*ticks, 1.0})))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(tick))
-    axes.set_xlabel("odds ratio, 95% interval")
-    axes.grid(axis="x")
+    axis.set_major_locator(FixedLocator(sorted({*ticks, 1.0})))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(tick))
+    axes.grid(axis="x" if across else "y")
 
 
 def roc(plot: Plot, points: Sequence[Point]) -> str:

@@ -14,20 +14,16 @@ from ahh_federated.lab.report.words import (
     MISSING,
     UNCERTAIN,
     Kind,
-    Number,
     Shown,
-    fixed,
     humane,
     is_number,
     is_released,
     listing,
-    p_value,
     percent,
     plain,
     share_of,
     shown,
     status_words,
-    usable,
 )
 
 Json = Mapping[str, Any]
@@ -37,7 +33,7 @@ NOT_KNOWN: Final = "not known"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a table; `strong` for the line of all partners together."""
+    """One line of a table; `strong` for the line of all partners together; without cells the heading of what follows."""
 
     head: str
     cells: tuple[Shown, ...]
@@ -200,75 +196,6 @@ def _bins(answer: Json, names: Names) -> tuple[list[str], Kind, str]:
 
 def quantile_name(probability: float) -> str:
     return "Median" if probability == 0.5 else f"{percent(probability)} are below"
-
-
-def characteristics(answer: Json) -> list[Json]:
-    """The terms of a model without its intercept, whose exponential is no odds ratio."""
-    return [term for term in answer["terms"] if term["column"] is not None]
-
-
-def odds_table(answer: Json) -> Table:
-    lines = []
-    for term in characteristics(answer):
-        ratio = shown({**term, "value": term["odds_ratio"], "status": "released"})
-        known = usable(term["se"]) and usable(term["se_privacy"]) and term["se"] > 0
-        private = percent((term["se_privacy"] / term["se"]) ** 2, 2) if known else MISSING
-        lines.append(Line(term["name"], (ratio, Shown(p_value(term["p"])), Shown(private))))
-    heads = ("Characteristic", "Odds ratio", "p", "Uncertainty due to privacy")
-    return Table("Odds ratios, each adjusted for all others", heads, tuple(lines))
-
-
-SCORE_HEADS: Final[tuple[tuple[str, str, Kind], ...]] = (
-    ("auroc", "AUROC", "three decimals"),
-    ("observed_expected", "Observed / expected", "two decimals"),
-    ("calibration_intercept", "Calibration intercept", "two decimals"),
-    ("calibration_slope", "Calibration slope", "two decimals"),
-    ("brier", "Brier score", "three decimals"),
-)
-
-
-def scores_table(answer: Json, coverage: Mapping[str, str], names: Names) -> Table:
-    lines = []
-    for partner, score in scores_of(answer, coverage, names):
-        cells = tuple(shown(score_number(score, key), kind) for key, _, kind in SCORE_HEADS)
-        lines.append(Line(partner, cells, strong=partner == ALL))
-    heads = ("Partner", *(head for _, head, _ in SCORE_HEADS))
-    return Table("How well the model does at each partner", heads, tuple(lines))
-
-
-def scores_of(answer: Json, coverage: Mapping[str, str], names: Names) -> list[tuple[str, Json]]:
-    """Each partner's score, or the status it has in place of one; all partners together come last."""
-    each = [(p, answer["partners"].get(p) or {"status": coverage.get(p, MISSING)}) for p in names.partners]
-    return [*each, (ALL, answer["overall"])]
-
-
-def score_number(score: Json, key: str) -> Number:
-    """One number of a score; the score's own status where it holds none."""
-    return score[key] if key in score else {"value": None, "status": score["status"]}
-
-
-def calibration_table(answer: Json) -> Table:
-    lines = tuple(Line(percent(point["predicted"]), (shown(point["observed"], "share"),)) for point in answer["calibration"])
-    return Table("Predicted and observed risk", ("Mean predicted risk", "Observed"), lines)
-
-
-def threshold_table(answer: Json) -> Table:
-    """Net benefit of the model and of treating all, with sensitivity and PPV where these are given."""
-    each = {step["threshold"]: step for step in answer["overall"].get("decision", ())}
-    lines = []
-    for point in answer["decision"]:
-        step = each.get(point["threshold"], {})
-        benefits = [shown(point[key], "three decimals") for key in ("model", "all")]
-        cells = [*benefits, shown(step.get("sensitivity"), "share")]
-        lines.append(Line(percent(point["threshold"]), (*cells, shown(step.get("ppv"), "share"))))
-    heads = ("Risk threshold", "Net benefit, model", "Net benefit, treat all")
-    shares = ("Sensitivity: flagged, of those with the outcome", "PPV: with the outcome, of those flagged")
-    return Table("What each threshold would mean", (*heads, *shares), tuple(lines))
-
-
-def roc_table(answer: Json) -> Table:
-    lines = tuple(Line(fixed(p["fpr"], 3), (Shown(fixed(p["tpr"], 3)),)) for p in answer["roc"])
-    return Table("Points of the ROC curve", ("Flagged in error (1 \u2212 specificity)", "Found (sensitivity)"), lines)
 
 
 def generic_table(answer: Any) -> Table:

@@ -3,48 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from markupsafe import Markup
 
-from ahh_federated.lab.report import plots, plots_model, tables
-from ahh_federated.lab.report.equation import equation
-from ahh_federated.lab.report.plots import LEVELS, Panel, Plot, Row
+from ahh_federated.lab.report import plots, tables
+from ahh_federated.lab.report.card import card
+from ahh_federated.lab.report.context import Context, Pieces
+from ahh_federated.lab.report.models import FITS, answered
+from ahh_federated.lab.report.plots import LEVELS, Panel, Row
 from ahh_federated.lab.report.tables import ALL, Json, Names
-from ahh_federated.lab.report.words import is_released, ratio_of
+from ahh_federated.lab.report.views_model import FIT_VIEWS
+from ahh_federated.lab.report.views_scores import SCORE_VIEWS
+from ahh_federated.lab.report.words import ANALYSES, is_released
 
-Pieces = dict[str, Any]
-KINDS: Final[Mapping[str, str]] = {
-    "count": "Counts",
-    "moments": "Means and standard deviations",
-    "histogram": "Histogram",
-    "quantiles": "Quantiles",
-    "logistic": "Logistic regression",
-    "scores": "Evaluation of a risk model",
-}
 ACROSS: Final = 3  # panels that stand beside one another on a printed page
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """An ask and what its pieces need of the other results; `place` makes names unique on the page."""
-
-    place: int
-    ask: Json
-    results: Json
-    names: Names
-
-    @property
-    def answer(self) -> Json:
-        return dict(self.ask["answer"])
-
-    @property
-    def coverage(self) -> Mapping[str, str]:
-        return dict(self.ask["coverage"])
-
-    def plot(self, name: str, label: str, width: float = 430.0, height: float = 320.0) -> Plot:
-        return Plot(f"q{self.place}-{name}", label, width, height)
 
 
 def view(place: int, ask: Json, results: Json, names: Names) -> Pieces:
@@ -54,7 +27,7 @@ def view(place: int, ask: Json, results: Json, names: Names) -> Pieces:
     coverage = ask["coverage"]
     gave = [p for p in names.partners if coverage.get(p) == "released"]
     silent = [(p, coverage.get(p, "offline")) for p in names.partners if coverage.get(p) != "released"]
-    kind = KINDS.get(ask["analysis"], str(ask["analysis"]))
+    kind = ANALYSES.get(ask["analysis"], str(ask["analysis"]))
     made: Pieces = {
         "place": place,
         "ask": ask,
@@ -62,9 +35,13 @@ def view(place: int, ask: Json, results: Json, names: Names) -> Pieces:
         "template": template,
         "gave": gave,
         "silent": silent,
+        "card": None,
     }
-    if ask["status"] == "released" and ask["answer"] is not None:
-        made["pieces"] = (make or _generic)(Context(place, ask, results, names))
+    if answered(ask):
+        context = Context(place, ask, results, names)
+        made["pieces"] = (make or _generic)(context)
+        if ask["analysis"] in FITS:
+            made["card"] = card(context)
     return made
 
 
@@ -109,7 +86,7 @@ def _moments(context: Context) -> Pieces:
             )
             for name, column in part
         ]
-        plot = context.plot(f"means{start}", "Mean at each partner with 95% intervals", 760.0, _forest_height(names))
+        plot = context.forest(f"means{start}", "Mean at each partner", len(names.partners) + 1)
         drawn.append(Markup(plots.forest(plot, [*names.partners, ALL], panels)))
     overall, *partners = tables.moments_tables(answer, context.coverage, names)
     return {"plots": drawn, "overall": overall, "partners": partners}
@@ -118,10 +95,6 @@ def _moments(context: Context) -> Pieces:
 def _means(column: Json, context: Context) -> list[Json]:
     given = {partner: moments["mean"] for partner, moments in column["partners"].items()}
     return [tables.at_partner(given, partner, context.coverage) for partner in context.names.partners]
-
-
-def _forest_height(names: Names) -> float:
-    return 95.0 + 27.0 * (len(names.partners) + 1)
 
 
 def _histogram(context: Context) -> Pieces:
@@ -147,68 +120,9 @@ def _quantiles(context: Context) -> Pieces:
         gap = tables.at_partner({}, partner, context.coverage)
         rows[partner] = answer["partners"].get(partner) or [gap]
     rows[ALL] = answer["overall"]
-    plot = context.plot("quantiles", f"Quantiles of {what} at each partner", 760.0, _forest_height(names))
+    plot = context.forest("quantiles", f"Quantiles of {what} at each partner", len(names.partners) + 1)
     drawn = plots.strips(plot, rows, answer["probabilities"], what)
     return {"plot": Markup(drawn), "what": what, "table": tables.bins_table(answer, context.coverage, names)}
-
-
-def _logistic(context: Context) -> Pieces:
-    answer, names = context.answer, context.names
-    terms = tables.characteristics(answer)
-    plot = context.plot("odds", "Odds ratios with 95% intervals", 760.0, 110.0 + 34.0 * len(terms))
-    return {
-        "plot": Markup(plots_model.odds(plot, terms)),
-        "table": tables.odds_table(answer),
-        "equation": equation(answer, context.results, names),
-        "definition": names.cases.get(answer["outcome"], {}).get("when", answer["definition"]),
-        "share": ratio_of(answer["events"], answer["n"]),
-        "outcome": names.of(answer["outcome"]),
-    }
-
-
-def _scores(context: Context) -> Pieces:
-    answer, names = context.answer, context.names
-    each = tables.scores_of(answer, context.coverage, names)
-    panels = [
-        Panel(title, [tables.score_number(score, key) for _, score in each], reference)
-        for key, title, reference in (
-            ("auroc", "AUROC", None),
-            ("observed_expected", "Observed / expected", 1.0),
-            ("calibration_slope", "Calibration slope", 1.0),
-        )
-    ]
-    forest = context.plot("partners", "AUROC and calibration at each partner", 760.0, _forest_height(names))
-    return {
-        **_curves(context),
-        "forest": Markup(plots.forest(forest, [partner for partner, _ in each], panels)),
-        "scores": tables.scores_table(answer, context.coverage, names),
-        "bins": tables.calibration_table(answer),
-        "thresholds": tables.threshold_table(answer),
-        "points": tables.roc_table(answer),
-        "hidden": sum(not is_released(point["observed"]) for point in answer["calibration"]),
-        "share": ratio_of(answer["events"], answer["n"]),
-        "outcome": names.of(answer["outcome"]),
-        "model": _title(context, answer["model"]),
-    }
-
-
-def _curves(context: Context) -> Pieces:
-    """ROC, calibration and decision curve, each None when its points were not released."""
-    square, wide = (400.0, 380.0), (760.0, 320.0)
-    makers = (
-        ("roc", "ROC curve", square, plots_model.roc),
-        ("calibration", "Calibration: observed against predicted risk", square, plots_model.calibration),
-        ("decision", "Decision curve: net benefit by risk threshold", wide, plots_model.decision),
-    )
-    return {
-        name: Markup(make(context.plot(name, label, *size), points)) if (points := context.answer[name]) else None
-        for name, label, size, make in makers
-    }
-
-
-def _title(context: Context, ask: str) -> str:
-    """The title of the ask with this id, or the id itself when the results do not hold it."""
-    return next((str(other["title"]) for other in context.results["asks"] if other["id"] == ask), ask)
 
 
 def _generic(context: Context) -> Pieces:
@@ -220,6 +134,6 @@ PIECES: Final[Mapping[str, Callable[[Context], Pieces]]] = {
     "moments": _moments,
     "histogram": _histogram,
     "quantiles": _quantiles,
-    "logistic": _logistic,
-    "scores": _scores,
+    **FIT_VIEWS,
+    **SCORE_VIEWS,
 }

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import floor, hypot, isfinite, log10
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
 Number = Mapping[str, Any]
-Kind = Literal["count", "estimate", "share", "two decimals", "three decimals"]
+Kind = Literal["count", "estimate", "ratio", "share", "two decimals", "three decimals"]
 
 Z95: Final = 1.959963984540054
 MINUS: Final = "\N{MINUS SIGN}"
+WIDE_RATIO: Final = 5.0  # of the ends of an interval; from here on each end has digits of its own
 MISSING: Final = "not available"
 UNCERTAIN: Final = "too uncertain to say"
 DECIMALS: Final[Mapping[str, int]] = {"two decimals": 2, "three decimals": 3}
@@ -27,6 +28,19 @@ STATUS_WORDS: Final[Mapping[str, str]] = {
     "failed": "failed",
     "offline": "offline",
     "too few": "too few patients to say",
+}
+ANALYSES: Final[Mapping[str, str]] = {
+    "count": "Counts",
+    "moments": "Means and standard deviations",
+    "histogram": "Histogram",
+    "quantiles": "Quantiles",
+    "logistic": "Logistic regression",
+    "additive": "Additive model",
+    "linear": "Linear regression",
+    "neural": "Neural network",
+    "scores": "Evaluation of a model",
+    "select": "Selection of a model",
+    "recalibration": "Recalibration to each partner",
 }
 
 
@@ -53,7 +67,11 @@ def is_released(number: Number | None) -> bool:
     return number is not None and number["status"] == "released" and usable(number["value"])
 
 
-def usable(value: float | None) -> bool:
+def has_interval(number: Number) -> bool:
+    return is_released(number) and number.get("low") is not None and number.get("high") is not None
+
+
+def usable(value: float | None) -> TypeGuard[float]:
     return value is not None and isfinite(value)
 
 
@@ -73,6 +91,8 @@ def shown(number: Number | None, kind: Kind = "estimate") -> Shown:
         return _count(number)
     if kind == "share":
         return _estimate(number, 100.0, "%")
+    if kind == "ratio" and has_interval(number) and number["high"] > WIDE_RATIO * number["low"]:
+        return Shown(plain(number["value"]), f"{plain(number['low'])} to {plain(number['high'])}")
     return _estimate(number, 1.0, "", DECIMALS.get(kind))
 
 
@@ -148,6 +168,10 @@ def p_value(value: float | None) -> str:
 
 def humane(name: str) -> str:
     return name.replace("_", " ")
+
+
+def quoted(text: str) -> str:
+    return f"\u201c{text}\u201d"
 
 
 def count_of(number: int, noun: str) -> str:

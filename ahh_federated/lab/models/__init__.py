@@ -1,0 +1,1 @@
+"""Models outside the federation: their form, files, and other libraries' shapes."""
