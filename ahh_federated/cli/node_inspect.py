@@ -136,11 +136,10 @@ def _names(columns: tuple[Column, ...]) -> str:
 
 
 def _training(analysis: Neural) -> str:
-    sums = f"sums of gradients, each over a secret sample of {analysis.sampling_rate:.3g} of the patients,"
-    sums = sums if analysis.sampling_rate < 1 else "sums of gradients"
+    part = f" over secret samples of {analysis.sampling_rate:.3g} of the patients" if analysis.sampling_rate < 1 else ""
     if analysis.way == "local":
-        return f"what {analysis.local_steps} noised steps at this node lead to, a round ({sums} stay here): a network"
-    return f"{sums} from which a network is trained,"
+        return f"what {analysis.local_steps} noised steps at this node lead to (sums of gradients{part} stay here): a network"
+    return f"sums of gradients{part}, from which a network is trained,"
 
 
 def _cost(home: NodeHome, study: Study) -> Iterator[str]:

@@ -88,7 +88,8 @@ def show(console: Console, results: StudyResults, out: Path) -> None:
         most = max(spent, key=lambda partner: float(partner["epsilon_dataset"]))
         so_far = f"epsilon {most['epsilon_dataset']:.3g} of {most['epsilon_limit']:g} at delta {most['delta_limit']:g}"
         console.print(f"\nSpent over all studies, by the partner that spent most: {so_far}", highlight=False)
-    ours = [out / name for name in (REPORT, RESULTS, TRANSCRIPT)] + sorted(out.glob("model*.json"))
+    models = sorted([*out.glob("model*.json"), *out.glob("model*.safetensors")])
+    ours = [*(out / name for name in (REPORT, RESULTS, TRANSCRIPT)), *models]
     written = ", ".join(path.name for path in ours if path.exists())
     console.print(f"Written to {out}: {written}", highlight=False)
     console.print(f"Look at {out / REPORT}", highlight=False)

@@ -92,7 +92,8 @@ def release(query: Query, cohort: Cohort, *, where: Filter | None, order: Order,
 def _released(query: Query, cohort: Cohort, where: Filter | None, event: Event, entropy: Entropy) -> Release:
     if isinstance(query, Local):
         return Release(on_public_grid(_result(query, cohort, where, event, entropy)), step(query), event.sigma)
-    return _noised(query, _Summed(integer_sum(query, cohort, where, chosen=_coins(event, entropy))), event, entropy)
+    summed = integer_sum(query, cohort, where, chosen=_coins(event, entropy), thinning=RATE_ONE // event.rate)
+    return _noised(query, _Summed(summed), event, entropy)
 
 
 def _coins(event: Event, entropy: Entropy) -> Chosen | None:

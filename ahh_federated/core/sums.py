@@ -36,12 +36,20 @@ def step(query: Query) -> float:
 
 
 def integer_sum(
-    query: Summed, cohort: Cohort, where: Filter | None = None, chunk: int | None = None, chosen: Chosen | None = None
+    query: Summed,
+    cohort: Cohort,
+    where: Filter | None = None,
+    chunk: int | None = None,
+    chosen: Chosen | None = None,
+    thinning: int = 1,
 ) -> I64:
-    """Sum of the patients' integers, shape (width,); of those that `chosen`, given how many come next, says are in."""
+    """Sum of the patients' integers, shape (width,); of those that `chosen`, given how many come next, says are in.
+
+    About one patient in `thinning` is expected to be: chunks are so many times longer.
+    """
     total = np.zeros(query.width, dtype=np.int64)
     across = query.width if isinstance(query, Rows) else round(query.width**0.5)
-    rows = min(chunk or max(64, _CELLS // across), _MOST_ROWS)
+    rows = min((chunk or max(64, _CELLS // across)) * thinning, _MOST_ROWS)
     for part in cohort.parts(rows):
         kept = part if chosen is None else part.keep(chosen(len(part)))
         kept = kept if where is None else kept.keep(where.mask(kept))

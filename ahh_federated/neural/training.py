@@ -40,9 +40,9 @@ Way = Literal["sgd", "local"]
 WAYS: Final[tuple[Way, ...]] = ("sgd", "local")
 COUNTS, MOMENTS = 0.02, 0.08  # shares; training gets the rest
 MOST_ROUNDS = 1000
-DEFAULTS: Final[Mapping[Way, Mapping[str, Any]]] = {  # public, the same for all data
+DEFAULTS: Final[Mapping[Way, Mapping[str, Any]]] = {  # public, the same for all data (docs/neural.md says how they were found)
     "sgd": {"rounds": 40, "sampling_rate": 1.0, "clip": 1.5, "learning_rate": 0.1},
-    "local": {"rounds": 5, "sampling_rate": 1.0, "clip": 1.5, "learning_rate": 0.5, "local_steps": 10},
+    "local": {"rounds": 5, "sampling_rate": 0.25, "clip": 1.5, "learning_rate": 1.5, "local_steps": 20},
 }
 _LEAST_MEAN = 1e-6
 
@@ -78,7 +78,7 @@ class Neural:
     clip: float = 1.5
     learning_rate: float = 0.1
     optimiser: OptimiserName = "adam"
-    local_steps: int = 10
+    local_steps: int = 20
     server_optimiser: ServerName = "fedavg"
     proximal: float = 0.01
     class_weights: tuple[float, ...] = ()

@@ -26,6 +26,8 @@ analysis = "neural"
 outcome = "bmi_6y"
 features = ["sex", "bmi_2y"]
 way = "local"
+local_steps = 7
+sampling_rate = 1
 share = 0.05
 """
 
@@ -39,9 +41,9 @@ share = 0.05
         ("evaluation", "how many patients, by what the model predicts and by overweight_6y, and so for each sex"),
         (
             "network",
-            "sums of gradients, each over a secret sample of 0.1 of the patients, from which a network is trained",
+            "sums of gradients over secret samples of 0.1 of the patients, from which a network is trained",
         ),
-        ("at-home", "what 10 noised steps at this node lead to, a round (sums of gradients stay here): a network of bmi_6y"),
+        ("at-home", "what 7 noised steps at this node lead to (sums of gradients stay here): a network of bmi_6y"),
     ],
 )
 def test_each_ask_says_what_leaves(ask: str, words: str, tmp_path: Path) -> None:

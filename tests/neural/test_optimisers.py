@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from flwr.app import Array, ArrayRecord, Message, Metadata, MetricRecord, RecordDict
 from flwr.app.message.message import make_message
 from flwr.serverapp.strategy import FedAdam as FlowerFedAdam
@@ -13,6 +12,8 @@ from flwr.serverapp.strategy import FedProx as FlowerFedProx
 
 from ahh_federated.core.cohorts import F64
 from ahh_federated.neural.optimisers import OPTIMISERS, SERVERS, Adam, FedAdam, State
+
+torch = pytest.importorskip("torch", reason="needs torch: install the extra `neural`")
 
 ROUNDS, PARTNERS, WIDTH = 6, 4, 37
 STRATEGIES = {

@@ -25,15 +25,18 @@ from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.errors import Breach, Misuse
 from ahh_federated.neural.fit import NeuralFit
 from ahh_federated.neural.queries import Gradient, LevelCounts, LocalTraining
-from ahh_federated.neural.training import Neural
+from ahh_federated.neural.training import DEFAULTS, WAYS, Neural
 from tests.analyses.drivers import exactly, split
 from tests.architecture.source import ROOT
 from tests.neural.gated import events, gated
 from tests.neural.populations import CASE, DESIGN, PRESSURE, STAGE, VISITS, patients
 
+pytest.importorskip("torch", reason="needs torch: install the extra `neural`")
+pytest.importorskip("opacus", reason="needs opacus: install the extra `neural`")
+
 GENEROUS = Budget(8.0, 1e-3)
 BINARY = Neural(DESIGN, CASE, "binary", hidden=(8,))
-WAYS = [
+SAMPLE = [
     BINARY,
     replace(BINARY, sampling_rate=0.2, rounds=10),
     replace(BINARY, way="local", rounds=4, local_steps=5),
@@ -42,7 +45,7 @@ WAYS = [
     Neural(DESIGN, PRESSURE, "continuous"),
     Neural(DESIGN, VISITS, "count"),
 ]
-every_way = pytest.mark.parametrize("analysis", WAYS, ids=lambda a: f"{a.family} {a.way} {a.sampling_rate:g}")
+every_way = pytest.mark.parametrize("analysis", SAMPLE, ids=lambda a: f"{a.family} {a.way} {a.sampling_rate:g}")
 
 
 def cohorts(size: int, seed: int, partners: int = 3) -> dict[str, Cohort]:
@@ -64,12 +67,18 @@ def test_the_schedule_is_sound_and_public(analysis: Neural) -> None:
 
 @pytest.mark.parametrize(
     "analysis",
-    [WAYS[0], WAYS[1], WAYS[2], pytest.param(WAYS[3], marks=pytest.mark.slow)],
+    [SAMPLE[0], SAMPLE[1], SAMPLE[2], pytest.param(SAMPLE[3], marks=pytest.mark.slow)],
     ids=lambda a: f"{a.way} {a.sampling_rate:g}",
 )
 def test_a_whole_training_costs_no_more_than_its_budget(analysis: Neural) -> None:
     budget = Budget(1.0, 1e-5)
     assert Spent.of(events(analysis, budget)).mu_squared <= budget.mu_squared * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_public_defaults_make_a_training(way: str) -> None:
+    analysis = Neural(DESIGN, CASE, "binary", way=way, **DEFAULTS[way])  # type: ignore[arg-type, index]
+    assert check_schedule(analysis.schedule())
 
 
 def test_a_sampled_training_is_one_plan_and_a_full_one_is_single_steps() -> None:
@@ -144,7 +153,7 @@ def test_ways_run_through_the_real_gate(analysis: Neural) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("analysis", WAYS[4:], ids=lambda a: a.family)
+@pytest.mark.parametrize("analysis", SAMPLE[4:], ids=lambda a: a.family)
 def test_other_families_through_the_real_gate(analysis: Neural) -> None:
     fit: NeuralFit = gated(replace(analysis, rounds=25), cohorts(3000, 7), GENEROUS, seed=2)
     fresh = whole(1500, 8)

@@ -173,7 +173,7 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
         return write_model(self.model_, Path(path))
 
     def to_sklearn(self) -> Any:
-        """An ordinary scikit-learn pipeline with the same predictions, which needs this library no more (lab/models/ordinary.py)."""
+        """An ordinary scikit-learn pipeline with the same predictions, without this library (lab/models/ordinary.py)."""
         from ahh_federated.lab.models.ordinary import pipeline
 
         check_is_fitted(self)
