@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ahh_federated.analyses.models import ModelAnalysis
+from ahh_federated.analyses.numbers import missing, number
 from ahh_federated.coordinator.session import Outcome
 from ahh_federated.coordinator.transcript import Exchange, Header, Spending
 from ahh_federated.core.costs import Spent
-from ahh_federated.core.releases import Status
-from ahh_federated.study import Study, canonical
+from ahh_federated.core.releases import Release, Status
+from ahh_federated.core.sums import step
+from ahh_federated.study import Ask, Study, canonical
 
 FORMAT = "ahh-results/1"
 _PAID = (Status.RELEASED, Status.BELOW, Status.FAILED)  # a failure may have come before the debit: count it all the same
@@ -44,7 +48,7 @@ class Results:
                 "noise": "each-node",
             },
             "partners": [self._partner(name) for name in self.header.partners],
-            "asks": [_ask(study, outcome) for outcome in self.outcomes],
+            "asks": [{**_ask(study, outcome), **self._trained_on(outcome.ask)} for outcome in self.outcomes],
         }
 
     def _partner(self, name: str) -> dict[str, Any]:
@@ -59,6 +63,23 @@ class Results:
             "epsilon_limit": told.epsilon_limit if told else None,
             "delta_limit": told.delta_limit if told else None,
         }
+
+    def _trained_on(self, ask: Ask) -> dict[str, Any]:
+        """How many patients each partner brought to a model, as the first message of its fit says."""
+        first = next((each for each in self.exchanges if each.request.ask == ask.id and each.request.step == 0), None)
+        if first is None or not isinstance(ask.analysis, ModelAnalysis) or ask.models:
+            return {}
+        query, found = ask.analysis.query(first.request.kind, first.request.parameters), {}
+        for name, reply in sorted(first.replies.items()):
+            cells = reply.exact
+            if reply.cells is not None:
+                released = Release.from_bytes(reply.cells, width=query.width, step=step(query), sigma=reply.sigma)
+                cells, error = released.values, released.stderr * math.sqrt(query.width - 1)
+            else:
+                error = 0.0
+            patients = None if cells is None else query.patients(cells)
+            found[name] = missing(reply.status) if patients is None else number(patients, error, least=0.0)
+        return {"patients": {name: each.to_json() for name, each in found.items()}}
 
     def _spent(self, name: str) -> Spent:
         study, spent = self.header.study, Spent()

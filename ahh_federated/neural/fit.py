@@ -136,7 +136,8 @@ class NeuralFit:
     def _notes(self) -> list[str]:
         if not self.predictor.target.weights:
             return []
-        return ["Levels were weighted in training, so predicted risks are not those of the patients: recalibrate before use."]
+        advice = "recalibrate before use" if self.family == "binary" else "read them as an order, not as risks"
+        return [f"Levels were weighted in training, so predicted risks are not those of the patients: {advice}."]
 
 
 def spread_of(predictor: NeuralPredictor) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from opacus.grad_sample import GradSampleModule  # noqa: E402
 from opacus.grad_sample.linear import compute_linear_grad_sample  # noqa: E402
 from scipy.special import expit  # noqa: E402
 
+from ahh_federated.analyses.design import GRID  # noqa: E402
 from ahh_federated.core.cohorts import F64, Cohort  # noqa: E402
 from ahh_federated.core.sums import integer_sum, integer_sum_slowly, patient_integers  # noqa: E402
 from ahh_federated.neural import gradients  # noqa: E402
@@ -74,6 +75,36 @@ def _plain(shape: Network, parameter: torch.Tensor, x: F64) -> torch.Tensor:
 
 def test_opacus_makes_the_gradients_by_its_own_sampler_for_linear_layers() -> None:
     assert GradSampleModule.GRAD_SAMPLERS[ExactLinear] is compute_linear_grad_sample
+
+
+@every_shape
+@pytest.mark.parametrize("size", [0.5, 1e6])
+def test_what_opacus_multiplies_is_on_its_grid(shape: Network, size: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 2**28 steps of delta by at most 2**20 steps of an input: their product is exact whatever way it is made."""
+    theta, x = some_theta(shape, 9, size), some_inputs(50, shape.inputs, 9)
+    seen: list[tuple[F64, F64]] = []
+
+    def recorded(layer: ExactLinear, inputs: list[torch.Tensor], deltas: torch.Tensor) -> object:
+        seen.append((inputs[0].numpy(), deltas.numpy()))
+        return compute_linear_grad_sample(layer, inputs, deltas)
+
+    monkeypatch.setitem(GradSampleModule.GRAD_SAMPLERS, ExactLinear, recorded)
+    of(shape, theta, x, np.full(50, 0.3))
+    rounded = rounded_network(shape, theta, 1.0)
+    grids = [*rounded.grids, *([rounded.grids[-1]] if shape.direct else [])]
+    assert len(seen) == len(grids)
+    for inputs, deltas in seen:
+        steps = inputs * GRID
+        assert np.array_equal(steps, np.rint(steps))
+        assert np.abs(steps).max() <= 2**20
+        fitting = [grid for grid in grids if np.array_equal(deltas / grid, np.rint(deltas / grid))]
+        assert any(np.abs(deltas).max() <= 2**28 * grid for grid in fitting)
+
+
+def test_on_a_processor_activations_are_the_exact_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own sigmoid rounds by a value's place in the array, too seldom across a grid step for a test of results."""
+    monkeypatch.setattr(gradients, "activate", lambda z, activation: np.full_like(z, 0.25))
+    assert gradients._activated(torch.zeros(3, dtype=torch.float64), "tanh").tolist() == [0.25] * 3
 
 
 def test_torch_and_numpy_give_the_same_outputs() -> None:

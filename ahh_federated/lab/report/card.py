@@ -79,8 +79,14 @@ def _coverage(context: Context) -> Table:
 def _counts(context: Context) -> tuple[dict[str, dict[str, Shown]], str]:
     """Columns of patients (and of those with the outcome) counted at each partner, and which question counted them.
 
-    The question has the model's own filter or, failing that, none.  The fewer cells, the fewer can be withheld.
+    The fit itself counts first whom it uses.  Results that do not hold that may have a question that counted, with the model's
+    own filter or, failing that, none.  The fewer cells, the fewer can be withheld.
     """
+    own = context.ask.get("patients", {})
+    if own:
+        return {
+            "Patients brought": {partner: _number(own.get(partner)) for partner in context.names.partners}
+        }, "the first message of the fit"
     asks = [ask for ask in context.results["asks"] if ask["analysis"] == "count" and answered(ask)]
     for where in dict.fromkeys((context.ask["where"], None)):
         alike = sorted((ask for ask in asks if ask["where"] == where), key=lambda ask: len(ask["answer"]["cells"]))
@@ -94,6 +100,10 @@ def _counts(context: Context) -> tuple[dict[str, dict[str, Shown]], str]:
         among = f"among patients with {where}" if where else "among all patients"
         return found, f"\u201c{alike[0]['title']}\u201d, {among}"
     return {}, ""
+
+
+def _number(number: Json | None) -> Shown:
+    return shown(number, "count") if number is not None else Shown(status=status_words("offline"))
 
 
 def _at_partners(ask: Json, outcome: str | None, context: Context) -> dict[str, Shown]:
