@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,12 +65,14 @@ class NeuralPredictor:
 class NeuralFit:
     """Everything here is released or derived from releases.
 
+    `settings`: the public constants of training, as the study has them.
     `counts`: patients used, by level of the outcome where it has levels, then those not used; `stderr` of each.
     `spread`: mean and standard deviation of the linear predictor over made-up patients with the released moments.
     """
 
     predictor: NeuralPredictor
     way: str
+    settings: Mapping[str, float | str]
     spread: tuple[float, float]
     counts: tuple[float, ...]
     stderr: float
@@ -118,6 +121,8 @@ class NeuralFit:
             "activation": shape.activation,
             "architecture": shape.architecture,
             "way": self.way,
+            "settings": dict(self.settings),
+            "missing": "indicator" if self.design.indicators else "complete-cases",
             "n": number(used, se, least=0.0).to_json(),
             **({"events": number(self.counts[1], self.stderr, least=0.0).to_json()} if self.family == "binary" else {}),
             "complete": self._complete(used, se).to_json(),

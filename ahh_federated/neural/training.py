@@ -207,6 +207,13 @@ class Neural:
         expected = self.rate / RATE_ONE * _patients(asked)
         return total.values / expected, total.stderr / expected
 
+    @property
+    def _settings(self) -> dict[str, float | str]:
+        """The constants of the training that this way of it uses."""
+        names = ["rounds", "sampling_rate", "clip", "learning_rate"]
+        names += ["optimiser"] if self.way == "sgd" else ["local_steps", "server_optimiser"]
+        return {name: getattr(self, name) for name in names}
+
     def _fit(self, asked: list[Round], point: Point) -> NeuralFit:
         partners = _everywhere(asked)
         counted = asked[0].total(partners)
@@ -214,6 +221,7 @@ class Neural:
         return NeuralFit(
             predictor=predictor,
             way=self.way,
+            settings=self._settings,
             spread=spread_of(predictor),
             counts=tuple(float(each) for each in counted.values),
             stderr=counted.stderr,

@@ -30,7 +30,7 @@ def predictor(family: str, seed: int = 1, design: Design = PLAIN) -> NeuralPredi
 def fitted(family: str, **other: Any) -> NeuralFit:
     found = predictor(family)
     counts = {"binary": (900.0, 100.0, 50.0), "levels": (600.0, 300.0, 100.0, 50.0)}.get(family, (1000.0, 50.0))
-    return NeuralFit(found, "sgd", spread_of(found), counts, 5.0, ("a", "b"), 42, **other)
+    return NeuralFit(found, "sgd", {"clip": 1.5}, spread_of(found), counts, 5.0, ("a", "b"), 42, **other)
 
 
 @pytest.mark.parametrize("family", OUTCOMES)
@@ -77,7 +77,7 @@ def test_it_says_what_a_report_needs(family: str) -> None:
 
 
 def test_with_nobody_no_share_is_said() -> None:
-    content = NeuralFit(predictor("binary"), "sgd", (0.0, 1.0), (1.0, -2.0, 0.5), 5.0, (), 42).to_json()
+    content = NeuralFit(predictor("binary"), "sgd", {"clip": 1.5}, (0.0, 1.0), (1.0, -2.0, 0.5), 5.0, (), 42).to_json()
     assert content["complete"]["value"] is None
 
 

@@ -142,6 +142,10 @@ def _neural(context: Context) -> Pieces:
         ("Numbers in it", f"{numbers:,}" if numbers else ""),
         ("Activation", str(answer["activation"])),
         ("Trained", WAYS.get(answer["way"], str(answer["way"]))),
+        (
+            "Constants of training",
+            ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in answer.get("settings", {}).items()),
+        ),
         *fit["settings"],
     ]
     return {**fit, "settings": [(name, value) for name, value in settings if value]}
