@@ -26,6 +26,7 @@ from ahh_federated.core.releases import Pooled, Round, Status
 
 Figures = dict[str, Any]
 _LEAST_VARIANCE = 1e-6  # of a value on [-1, 1]
+_CLEAR = 3.0  # standard errors of its noise that a mean square must measure before a root or a ratio of it is told
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,23 +106,37 @@ class ValueTable:
         if sums[0] < max(FEWEST, 5 * part.stderr):
             return None
         n, half = float(sums[0]), (self.outcome.high - self.outcome.low) / 2
-        mse, slope = _mean_square(sums), _slope(sums)
-        residual = max(mse, _LEAST_VARIANCE)
+        residual = max(_mean_square(sums), _LEAST_VARIANCE)
         r2 = _r2(sums)
 
-        def figure(function: Callable[[F64], float], sampling: float, unit: float = 1.0, most: float = math.inf) -> Number:
+        def noise_of(function: Callable[[F64], float]) -> float:
             gradient = np.array([function(sums + e) - function(sums - e) for e in np.eye(len(sums)) / 2])
-            noise = part.stderr * float(np.linalg.norm(gradient))
-            return number(function(sums) * unit, noise * unit, sampling=sampling * unit, most=most)
+            return part.stderr * float(np.linalg.norm(gradient))
+
+        def figure(
+            function: Callable[[F64], float],
+            sampling: float,
+            unit: float = 1.0,
+            rests: Callable[[F64], float] | None = None,
+            **ends: float,
+        ) -> dict[str, Any]:
+            """Unless what it rests on, a mean square, drowns in noise: a root or a ratio of that says nothing."""
+            if rests is not None and rests(sums) < _CLEAR * noise_of(rests):
+                return {**number(math.nan, 0.0).to_json(), "status": TOO_FEW}
+            return number(function(sums) * unit, noise_of(function) * unit, sampling=sampling * unit, **ends).to_json()
 
         return {
             "n": number(n, part.stderr, least=0.0).to_json(),
-            "r2": figure(_r2, 2 * math.sqrt(max(r2, 0.0)) * (1 - min(r2, 1.0)) / math.sqrt(n), most=1.0).to_json(),
-            "rmse": figure(lambda c: math.sqrt(max(_mean_square(c), 0.0)), math.sqrt(residual / (2 * n)), half).to_json(),
-            "mean_error": figure(lambda c: float((c[2] - c[1]) / c[0]), math.sqrt(residual / n), half).to_json(),
-            "calibration_slope": figure(_slope, math.sqrt(residual / n / _variance(sums, 2, 4))).to_json()
-            if math.isfinite(slope)
-            else number(math.nan, 0.0).to_json(),
+            "r2": figure(
+                _r2, 2 * math.sqrt(max(r2, 0.0)) * (1 - min(r2, 1.0)) / math.sqrt(n), rests=lambda c: _spread(c, 1, 3), most=1.0
+            ),
+            "rmse": figure(
+                lambda c: math.sqrt(max(_mean_square(c), 0.0)), math.sqrt(residual / (2 * n)), half, rests=_mean_square, least=0.0
+            ),
+            "mean_error": figure(lambda c: float((c[2] - c[1]) / c[0]), math.sqrt(residual / n), half),
+            "calibration_slope": figure(
+                _slope, math.sqrt(residual / n / _variance(sums, 2, 4)), rests=lambda c: _spread(c, 2, 4)
+            ),
         }
 
 
@@ -129,8 +144,12 @@ def _mean_square(sums: F64) -> float:
     return float((sums[3] - 2 * sums[5] + sums[4]) / sums[0])
 
 
+def _spread(sums: F64, first: int, square: int) -> float:
+    return float(sums[square] / sums[0] - (sums[first] / sums[0]) ** 2)
+
+
 def _variance(sums: F64, first: int, square: int) -> float:
-    return max(float(sums[square] / sums[0] - (sums[first] / sums[0]) ** 2), _LEAST_VARIANCE)
+    return max(_spread(sums, first, square), _LEAST_VARIANCE)
 
 
 def _r2(sums: F64) -> float:

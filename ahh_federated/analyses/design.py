@@ -186,10 +186,9 @@ class Scale:
         per_unit = 2.0 / (column.high - column.low) / self.spread[j] * self.unit
         np.multiply(values, per_unit, out=row)
         np.add(row, self._position(j, -1.0) - column.low * per_unit, out=row)
-        low, high = self._position(j, -1.0), self._position(j, 1.0)
-        reach = math.inf if self.exact else LIMIT * GRID
-        np.clip(row, max(low, -reach), min(high, reach), out=row)
-        if not self.exact:
+        np.clip(row, self._position(j, -1.0), self._position(j, 1.0), out=row)
+        if not self.exact:  # last, and by itself: a hostile centre puts the whole range beyond the limit
+            np.clip(row, -LIMIT * GRID, LIMIT * GRID, out=row)
             np.trunc(row, out=row)
 
     def _place(self, j: int, u: F64, limit: float, row: F64) -> None:

@@ -30,7 +30,9 @@ def walk(program: Local, steps: int) -> Generator[Rows, F64, F64]:
         query = program.query(state)
         if not isinstance(query, Rows) or (query.width, query.bound) != (program.width, program.bound):
             raise ValueError(f"{program.kind} asks for another sum than it says")
-        state = _finite(program.advance(state, (yield query)))
+        total = yield query
+        with np.errstate(all="ignore"):  # of noised sums, that is; what is not finite ends the program
+            state = _finite(program.advance(state, total))
     result = np.asarray(program.result(state), dtype=np.float64)
     if result.shape != (program.width,):
         raise ValueError(f"{program.kind} gives another result than it says")

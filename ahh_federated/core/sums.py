@@ -19,6 +19,7 @@ from ahh_federated.core.queries import Local, Query, Rows, Squares, Summed
 
 I64 = NDArray[np.int64]
 _CELLS = 1 << 19  # float64 values in a chunk: 4 MiB, about one core's cache
+_MOST_KEPT = 1 << 14  # patients computed with at a time: what a query works in may be wider than what it gives
 _MOST_ROWS = 1 << 20  # 2**20 patients of 2**32 stay below 2**53
 LOCAL_STEP = 2.0**-20  # of a local program's result
 
@@ -49,7 +50,7 @@ def integer_sum(
     """
     total = np.zeros(query.width, dtype=np.int64)
     across = query.width if isinstance(query, Rows) else round(query.width**0.5)
-    rows = min((chunk or max(64, _CELLS // across)) * thinning, _MOST_ROWS)
+    rows = min((chunk or min(max(64, _CELLS // across), _MOST_KEPT)) * thinning, _MOST_ROWS)
     for part in cohort.parts(rows):
         kept = part if chosen is None else part.keep(chosen(len(part)))
         kept = kept if where is None else kept.keep(where.mask(kept))

@@ -203,13 +203,17 @@ class Plans:
         elif event.mechanism == SAMPLED:
             self._debited[_key(entry.study, entry.ask, event)] += 1
 
-    def unfinished(self) -> Spent:
-        """What those cost of which messages are left."""
+    def unfinished(self, opened: Iterable[Entry] = ()) -> Spent:
+        """What those cost of which messages are left, and what `opened` cost: debits whose release has not been drawn."""
         made: Counter[tuple[str | None, str, Event]] = Counter()
         for (study, ask, event), times in self._debited.items():
             made[(study, ask, event.first)] += times
         left = [plan for plan, times in made.items() if times * plan[2].steps < self._debited[plan] * plan[2].count]
-        return Spent.of(plan[2] for plan in left for _ in range(self._debited[plan]))
+        events = [plan[2] for plan in left for _ in range(self._debited[plan])]
+        for entry in opened:
+            if entry.event is not None and _key(entry.study, entry.ask, entry.event.first) not in left:
+                events.append(entry.event.first)
+        return Spent.of(events)
 
 
 def _key(study: str | None, step: str | None, event: Event) -> tuple[str | None, str, Event]:

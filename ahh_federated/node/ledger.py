@@ -192,12 +192,20 @@ class Ledger:
         return Spent.of(entry.event for entry in self.entries() if entry.seq <= seq and entry.event is not None)
 
     def unfinished_at(self, seq: int) -> Spent:
-        """What those plans cost that were paid, and not yet finished, when this entry was the last."""
-        plans = Plans()
+        """What is paid and can still be drawn from when this entry is the last: plans not finished, debits not released.
+
+        Two copies of a ledger that part there may both go on with it.
+        """
+        plans, opened = Plans(), dict[int | None, Entry]()
         for entry in self.entries():
-            if entry.seq <= seq and entry.kind in (Kind.DEBIT, Kind.BURN) and entry.event is not None:
+            if entry.seq > seq:
+                break
+            if entry.kind in (Kind.DEBIT, Kind.BURN) and entry.event is not None:
                 plans.follow(entry, entry.event)
-        return plans.unfinished()
+            if entry.kind == Kind.DEBIT:
+                opened[entry.seq] = entry
+            opened.pop(entry.debit if entry.kind == Kind.RELEASE else None, None)
+        return plans.unfinished(opened.values())
 
     def holds(self, head: Head) -> bool:
         """Whether this ledger has that entry, or has paid for having lost it."""

@@ -24,7 +24,9 @@ class Table:
 
     def __init__(self, content: Any, path: str) -> None:
         if not isinstance(content, Mapping):
-            raise Misuse(f"{path} is not a table: write it as [{path}] with keys below it")
+            inline = " " in path  # in an ask, which has no name in TOML
+            fix = f"{path.rpartition('.')[2]} = {{ key = value }}" if inline else f"[{path}] with keys below it"
+            raise Misuse(f"{path} is not a table: write it as {fix}")
         self._content = dict(content)
         self._read: set[str] = set()
         self.path = path

@@ -73,7 +73,8 @@ def _cut_points(table: Table, features: tuple[Column, ...]) -> dict[str, tuple[f
     for name in inner.names():
         column = next((each for each in features if each.name == name), None)
         if not isinstance(column, Numeric):
-            raise Misuse(f"{inner.at(name)} is of no measured feature: give cut-points to those, for example age = [2, 5, 10]")
+            measured = ", ".join(each.name for each in features if isinstance(each, Numeric)) or "none"
+            raise Misuse(f"{inner.at(name)} is of no measured feature: give cut-points to those, which are {measured}")
         points[name] = inner.numbers(name, example="[2, 5, 10]")
         try:
             Knots(column, points[name])
@@ -97,7 +98,10 @@ def _logistic(table: Table, columns: Columns, earlier: Earlier) -> Analysis:
 
 
 def _linear(table: Table, columns: Columns, earlier: Earlier) -> Analysis:
-    outcome = measured_columns(table, "outcome", (table.text("outcome", example='"bmi_6y"'),), columns)[0]
+    name = table.text("outcome", example='"bmi_6y"')
+    if isinstance(columns.get(name), Levels):
+        raise Misuse(f"{table.at('outcome')}: {name!r} has levels and no unit: use `logistic`, `additive` or `neural` for it")
+    outcome = measured_columns(table, "outcome", (name,), columns)[0]
     return Linear(_design(table, columns, outcome), outcome)
 
 
@@ -117,7 +121,9 @@ def _neural(table: Table, columns: Columns, earlier: Earlier) -> Analysis:
 def _model(table: Table, key: str, earlier: Earlier, name: str) -> ModelAnalysis:
     model = earlier.get(name)
     if not isinstance(model, ModelAnalysis):
-        raise Misuse(f"{table.at(key)}: {name!r} is not the id of an earlier ask that fits a model: name one of those")
+        models = ", ".join(ask for ask, each in earlier.items() if isinstance(each, ModelAnalysis))
+        fix = f"name one of {models}" if models else 'add one before it, for example with analysis = "logistic"'
+        raise Misuse(f"{table.at(key)}: {name!r} is not the id of an earlier ask that fits a model: {fix}")
     return model
 
 
@@ -142,6 +148,9 @@ def _select(table: Table, columns: Columns, earlier: Earlier) -> Analysis:
     names = table.texts("select", example='["lines", "curves"]')
     if not 2 <= len(names) <= 20:
         raise Misuse(f"{table.at('select')} names {len(names)} models: 2 to 20 can be compared")
+    for name in names:
+        if isinstance(earlier.get(name), Selection):
+            raise Misuse(f"{table.at('select')}: {name!r} is a choice itself: name its candidates")
     candidates = tuple(_model(table, "select", earlier, name) for name in names)
     first = candidates[0]
     for name, each in zip(names, candidates, strict=True):

@@ -39,6 +39,11 @@ def read_neural(table: Table, design: Design, outcome: Column) -> Analysis:
 
 
 def _of_way(table: Table, way: str) -> Mapping[str, Any]:
+    elsewhere = ("server_optimiser", "local_steps", "proximal") if way == "sgd" else ("optimiser",)
+    for key in elsewhere:
+        if key in table:
+            other = "local" if way == "sgd" else "sgd"
+            raise Misuse(f'{table.at(key)} is not used when way = "{way}": leave it out, or write way = "{other}"')
     if way == "sgd":
         return {"optimiser": table.choice("optimiser", ("adam", "sgd"), default="adam")}
     server = table.choice("server_optimiser", ("fedavg", "fedprox", "fedadam"), default="fedavg")

@@ -100,6 +100,7 @@ ASKS: Mapping[str, str] = {
 JUDGED: Mapping[str, str] = {  # asks about the models of others
     "choice": 'analysis = "select"\nselect = ["plain", "gaps"]',
     "places": 'analysis = "recalibration"\nmodel = "plain"',
+    "settled": 'analysis = "recalibration"\nmodel = "choice"',
 }
 TRAINED: Mapping[str, str] = {
     "network": f'analysis = "neural"\noutcome = "heavy"\nfeatures = {FEATURES}\nhidden = [4]\nrounds = 3',

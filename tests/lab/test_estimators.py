@@ -249,6 +249,17 @@ def test_a_model_is_recalibrated_to_each_partner(judged, tmp_path):
         judged.model("gaps").at("north")
 
 
+def test_recalibration_of_a_chosen_model_is_that_of_the_model_it_chose():
+    tables = {"north": modelling.rows(2_000, seed=3), "south": modelling.rows(2_000, seed=4)}
+    results = ahh.run(modelling.study("plain", "gaps", "choice", "settled"), tables, seed=1)
+    chosen, used = results.answer("choice").ask, results.answer("settled").used
+    assert results.model("choice").model_.recalibration == results.model(chosen).model_.recalibration == used
+    assert results.model("choice").at("north").receipt_["ask"] == chosen
+    other = ({"plain", "gaps"} - {chosen}).pop()
+    with pytest.raises(ahh.Misuse, match="give the study an ask 'recalibration'"):
+        results.model(other).at("north")
+
+
 @pytest.mark.slow  # imports torch
 def test_networks_train_and_predict_what_their_answer_does(tmp_path):
     pytest.importorskip("opacus")

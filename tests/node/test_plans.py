@@ -232,14 +232,25 @@ def test_a_plan_that_was_lost_is_burned_once(tmp_path: Path, key: Key) -> None:
 def test_a_finished_plan_is_not_burned(tmp_path: Path, key: Key) -> None:
     with opened(tmp_path / "ledger") as ledger:
         for place in range(4):
-            pay(ledger, place)
+            ledger.store(pay(ledger, place), b"released")
         assert ledger.unfinished_at(ledger.head().seq) == Spent()
-        assert ledger.unfinished_at(ledger.head().seq - 1) == Spent.of([FIRST])
+        assert ledger.unfinished_at(ledger.head().seq - 1) == Spent.of([FIRST])  # its last message was not drawn then
         assert ledger.unfinished_at(1) == Spent()
         local = replace(FIRST, steps=2)
-        pay(ledger, 0, event=local, ask="local")
+        ledger.store(pay(ledger, 0, event=local, ask="local"), b"released")
         assert ledger.unfinished_at(10**6) == Spent.of([local])
-        pay(ledger, 1, event=local, ask="local")
+        last = pay(ledger, 1, event=local, ask="local")
+        assert ledger.unfinished_at(10**6) == Spent.of([local])
+        ledger.store(last, b"released")
+        assert ledger.unfinished_at(10**6) == Spent()
+
+
+def test_a_debit_whose_release_was_not_drawn_counts_as_open(tmp_path: Path) -> None:
+    plain = Event(1 << 20, 1 << 22, 3)
+    with opened(tmp_path / "ledger") as ledger:
+        paid = ledger.debit(request="r", study="growth", ask="count:0", query="count/1", event=plain, ceiling=BUDGET)
+        assert ledger.unfinished_at(10**6) == Spent.of([plain])
+        ledger.store(paid, b"released")
         assert ledger.unfinished_at(10**6) == Spent()
 
 

@@ -81,9 +81,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
         study = self.study if isinstance(self.study, Study) else open_study(self.study)
         asks = {ask.id: ask for ask in study.asks if ask.name == self.analysis}
         if not asks or self.ask not in (None, *asks):
-            raise Misuse(
-                f"the study {study.id} has no {self.analysis} ask {self.ask or ''!r}: it has {', '.join(asks) or 'none'}"
-            )
+            named = f" {self.ask!r}" if self.ask else ""
+            raise Misuse(f"the study {study.id} has no {self.analysis} ask{named}: it has {', '.join(asks) or 'none'}")
         return study, asks[self.ask] if self.ask else next(iter(asks.values()))
 
     @classmethod
@@ -163,7 +162,8 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
         check_is_fitted(self)
         known = self.model_.recalibration
         if partner not in known:
-            raise Misuse(f"there is no recalibration to {partner!r}: there is one to {', '.join(known) or 'no partner'}")
+            have = ", ".join(known) or "no partner; give the study an ask 'recalibration' about this model"
+            raise Misuse(f"there is no recalibration to {partner!r}: there is one to {have}")
         other: Self = clone(self)
         return other._keep(self.model_.moved(partner))
 

@@ -11,6 +11,7 @@ from scipy.special import expit, softmax
 
 from ahh_federated.analyses.models import Equation, Family, Model, ModelAnalysis, Predictor
 from ahh_federated.analyses.recalibration import Adapted
+from ahh_federated.analyses.selection import Chosen
 from ahh_federated.coordinator.results import Results
 from ahh_federated.core.columns import Column, Levels
 from ahh_federated.errors import Misuse
@@ -134,9 +135,15 @@ def _needed(study: Study, model: Model) -> tuple[dict[str, Column], dict[str, Ca
 
 
 def _recalibration(results: Results, ask_id: str) -> dict[str, tuple[float, float]]:
-    """Intercept and slope by partner, of the first ask that recalibrates this model."""
-    answers = (outcome.answer for outcome in results.outcomes)
-    return next((each.used for each in answers if isinstance(each, Adapted) and each.ask == ask_id), {})
+    """Intercept and slope by partner, of the first ask that recalibrates this model, named directly or by a selection."""
+    answers = {outcome.ask.id: outcome.answer for outcome in results.outcomes}
+
+    def about(name: str) -> str:
+        while isinstance(choice := answers.get(name), Chosen):
+            name = choice.ask
+        return name
+
+    return next((each.used for each in answers.values() if isinstance(each, Adapted) and about(each.ask) == ask_id), {})
 
 
 def _definition(study: Study, outcome: Column) -> str:
