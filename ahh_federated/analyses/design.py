@@ -186,9 +186,11 @@ class Scale:
         per_unit = 2.0 / (column.high - column.low) / self.spread[j] * self.unit
         np.multiply(values, per_unit, out=row)
         np.add(row, self._position(j, -1.0) - column.low * per_unit, out=row)
-        np.clip(row, self._position(j, -1.0), self._position(j, 1.0), out=row)
-        if not self.exact:  # last, and by itself: a hostile centre puts the whole range beyond the limit
-            np.clip(row, -LIMIT * GRID, LIMIT * GRID, out=row)
+        reach = math.inf if self.exact else LIMIT * GRID
+        # each end by itself: a hostile centre puts the whole range beyond the limit
+        low, high = (min(max(self._position(j, end), -reach), reach) for end in (-1.0, 1.0))
+        np.clip(row, low, high, out=row)
+        if not self.exact:
             np.trunc(row, out=row)
 
     def _place(self, j: int, u: F64, limit: float, row: F64) -> None:

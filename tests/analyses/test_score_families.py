@@ -112,6 +112,25 @@ def test_values_are_judged_in_their_unit(family: Family) -> None:
     assert overall["rmse"]["low"] < overall["rmse"]["value"] < overall["rmse"]["high"]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_roots_and_ratios_of_what_drowns_in_noise_are_too_few(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bmi = rng.normal(25, 1, 500)
+    columns = {"bmi": bmi, "eta": bmi + rng.normal(0, 0.5, 500)}
+    query = ValueSums(Stated("continuous", BMI, ("eta",)))
+    sums = plain_sum(query, Cohort.of(columns))
+
+    def told(noise: float) -> dict[str, dict[str, Any]]:
+        reply = Exact(sums + rng.normal(0, noise, len(sums)), noise)
+        return dict(ValueTable(BMI, "continuous", Round(query, {"one": reply})).to_json()["overall"])
+
+    loud, quiet = told(20.0), told(0.02)
+    for name in ("r2", "rmse", "calibration_slope"):
+        assert loud[name]["status"] == "too few" and loud[name]["value"] is None
+        assert quiet[name]["status"] == "released" and quiet[name]["low"] >= (0 if name != "r2" else 0.5)
+    assert loud["mean_error"]["status"] == "released"
+
+
 def test_a_prediction_beyond_the_range_counts_as_its_end_and_one_not_known_not_at_all() -> None:
     columns = {"bmi": np.array([20.0, 20.0, np.nan]), "eta": np.array([1e9, np.nan, 20.0]), "sex": np.zeros(3)}
     sums = plain_sum(ValueSums(Stated("continuous", BMI, ("eta",))), Cohort.of(columns))

@@ -150,8 +150,11 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
 
     def score(self, X: pd.DataFrame, y: Any, sample_weight: Any = None) -> float:
         """Accuracy of the likeliest level, or R**2."""
-        measure = accuracy_score if _classifies(self) else r2_score
-        return float(measure(y, self.predict(X), sample_weight=sample_weight))
+        measure, predicted = accuracy_score if _classifies(self) else r2_score, self.predict(X)
+        unknown = 0 if _classifies(self) else int(np.isnan(predicted).sum())
+        if unknown:
+            raise Misuse(f"{unknown} rows lack a value the model needs: complete or drop them")
+        return float(measure(y, predicted, sample_weight=sample_weight))
 
     def at(self, partner: str) -> Self:
         """The model recalibrated to a partner, where the study has paid for that (an ask `recalibration` about this model).
