@@ -16,7 +16,7 @@ with tempfile.TemporaryDirectory() as place:
 curve = results.model("curves").curves_["bmi_2y"]
 print("Log odds of overweight at 6 by BMI at 2, with 95 % bands that include the privacy noise:")
 print(curve[["at", "log_odds", "low", "high"]].round(2).to_string(index=False))
-chosen = results.data["asks"][2]["answer"]
+chosen = results.answer("chosen").to_json()
 print("Chosen:", chosen["chosen"], {each["ask"]: round(each["loss"]["value"], 3) for each in chosen["candidates"]})
-for group in results.data["asks"][4]["answer"]["subgroups"]:
+for group in results.answer("evaluation").to_json()["subgroups"]:
     print("AUROC of", group["group"], round(group["auroc"]["value"], 2) if "auroc" in group else group["status"])

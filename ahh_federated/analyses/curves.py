@@ -25,7 +25,7 @@ from ahh_federated.analyses.coefficients import clip, entry, original
 from ahh_federated.analyses.design import PRODUCT_LIMIT, Term
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.linear_fit import LinearFit
-from ahh_federated.analyses.models import Family
+from ahh_federated.analyses.models import Family, outcome_spread
 from ahh_federated.analyses.numbers import Z95
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
@@ -80,6 +80,10 @@ class AdditiveFit:
     @property
     def spread(self) -> tuple[float, float]:
         return self.regression.spread
+
+    @property
+    def outcome_spread(self) -> tuple[float, float] | None:
+        return outcome_spread(self.regression)
 
     @property
     def partners(self) -> tuple[str, ...]:

@@ -89,6 +89,12 @@ class LinearFit:
     def features(self) -> tuple[Column, ...]:
         return self.design.features
 
+    @property
+    def outcome_spread(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of the outcome, in its unit."""
+        rest = self.residual_sd.value
+        return None if rest is None else (self.spread[0], math.hypot(self.spread[1], rest))
+
     def _predictor(self) -> Equation:
         return Equation(self.family, self.design, self.outcome, self.scale, self.beta)
 

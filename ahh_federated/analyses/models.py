@@ -135,6 +135,12 @@ class Equation:
         return eta
 
 
+def outcome_spread(model: Model) -> tuple[float, float] | None:
+    """Mean and standard deviation of a measured outcome in its unit, where a model's releases tell them."""
+    told: tuple[float, float] | None = getattr(model, "outcome_spread", None)
+    return told
+
+
 def exponential(values: F64) -> F64:
     """e**x for |x| <= 30, larger ones counted as 30; numpy's own may round by a value's place in the array."""
     within = np.clip(values, -30.0, 30.0)

@@ -141,9 +141,7 @@ class Recalibration:
     def _estimate(self, scores: Scores, total: Pooled) -> Estimate | None:
         if self.model.family == "binary":
             return _of_risks(scores.bins(), total)
-        outcome = self.model.outcome
-        assert isinstance(outcome, Numeric)
-        return _of_values(outcome, total)
+        return _of_values(scores.seen(), total)
 
 
 def _of_risks(bins: Bins, total: Pooled) -> Estimate | None:

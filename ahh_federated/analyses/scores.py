@@ -3,8 +3,10 @@
     kind                  one patient contributes                                            bound
     scores/1              e[outcome, bin of the log odds]                                      1
     scores.levels/1       e[outcome, likeliest level]                                          1
-    scores.values/1       (1, y, p, y**2, p**2, y p), outcome y and prediction p on [-1, 1]    sqrt(6)
+    scores.values/1       (1, y, p, y**2, p**2, y p), outcome y and prediction p on a window   sqrt(6)
 
+The window is the part of the outcome's range, four standard deviations around the mean, that the released model implies; what
+lies outside counts as its end, and it is mapped onto [-1, 1].  All bounds are
 times sqrt(1 + k) with k subgroup columns (analyses/groups.py).  A patient contributes nothing when a needed column is not
 known.  The edges are public: equal steps in logit over the range the released model implies, plus the declared thresholds.
 AUROC, calibration, Brier score and decision curves (analyses/metrics.py), and what is said of levels and values
@@ -24,7 +26,8 @@ from scipy.special import logit
 from ahh_federated.analyses.accuracy import LevelsTable, ValueTable
 from ahh_federated.analyses.groups import EVERYBODY, Groups
 from ahh_federated.analyses.metrics import Bins, ScoreTable
-from ahh_federated.analyses.models import Model, ModelAnalysis, Predictor, exponential
+from ahh_federated.analyses.models import Model, ModelAnalysis, Predictor, exponential, outcome_spread
+from ahh_federated.analyses.scaling import rounded
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.programs import Line, Program, numbers
@@ -35,6 +38,9 @@ from ahh_federated.errors import Breach
 STEPS = 9  # edges besides the thresholds
 REACH = 2.0  # standard deviations of the linear predictor on either side
 VALUES = 6
+EDGES, WINDOW = "edges", "window"
+LEAST_WINDOW = 0.01  # of a range of length 2
+_SDS = 4.0  # of the outcome, on either side of its mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class RiskCounts:
         return self.groups.factor
 
     def parameters(self) -> Parameters:
-        return {**self.predictor.parameters(), "edges": list(self.edges)}
+        return {**self.predictor.parameters(), EDGES: list(self.edges)}
 
     def rows(self, cohort: Cohort) -> F64:
         eta, bins = self.predictor.linear(cohort), len(self.edges) + 1
@@ -102,9 +108,13 @@ class LevelCounts:
 
 @dataclass(frozen=True, slots=True)
 class ValueSums:
-    """Sums of (1, y, p, y**2, p**2, y p) in each block; each of the six is at most 1 in absolute value."""
+    """Sums of (1, y, p, y**2, p**2, y p) in each block; each of the six is at most 1 in absolute value.
+
+    `window`: its ends, on the outcome's range mapped onto [-1, 1].
+    """
 
     predictor: Predictor
+    window: tuple[float, float] = (-1.0, 1.0)
     groups: Groups = EVERYBODY
     kind: ClassVar[str] = "scores.values/1"
 
@@ -117,14 +127,15 @@ class ValueSums:
         return math.sqrt(VALUES) * self.groups.factor
 
     def parameters(self) -> Parameters:
-        return self.predictor.parameters()
+        return {**self.predictor.parameters(), WINDOW: list(self.window)}
 
     def rows(self, cohort: Cohort) -> F64:
         outcome = self.predictor.outcome
         assert isinstance(outcome, Numeric)
         eta = self.predictor.linear(cohort)
         predicted = exponential(eta) if self.predictor.family == "count" else eta
-        y, p = outcome.scaled(cohort[outcome.name]), outcome.scaled(predicted)
+        seen = part_of(outcome, self.window)
+        y, p = seen.scaled(cohort[outcome.name]), seen.scaled(predicted)
         known = ~(np.isnan(y) | np.isnan(p))
         vectors = np.stack([np.ones_like(y), y, p, y * y, p * p, y * p])
         return self.groups.vectors(cohort, np.where(known, vectors, 0.0))
@@ -179,7 +190,7 @@ class Scores:
             return ScoreTable(outcome.name, self.bins(), replies, self.groups)
         if isinstance(outcome, Levels):
             return LevelsTable(outcome, replies, self.groups)
-        return ValueTable(outcome, self._fit.family, replies, self.groups)
+        return ValueTable(self.seen(), self._fit.family, replies, self.groups)
 
     @property
     def _fit(self) -> Model:
@@ -190,7 +201,14 @@ class Scores:
         """The one query about the fitted model."""
         if self._fit.family == "binary":
             return RiskCounts(self._fit, self._edges(), self.groups)
-        return LevelCounts(self._fit, self.groups) if self._fit.family == "levels" else ValueSums(self._fit, self.groups)
+        if self._fit.family == "levels":
+            return LevelCounts(self._fit, self.groups)
+        return ValueSums(self._fit, _window(self._fit), self.groups)
+
+    def seen(self) -> Numeric:
+        """The part of a measured outcome's range that is looked at."""
+        assert isinstance(self._fit.outcome, Numeric)
+        return part_of(self._fit.outcome, _window(self._fit))
 
     def bins(self) -> Bins:
         """The public bins of a two-level outcome's log odds."""
@@ -205,12 +223,33 @@ class Scores:
         wanted, _ = self._shape()
         if kind != wanted:
             raise Breach(f"the scores of a {self.model.family} model are {wanted!r}, not {kind!r}")
-        predictor = self.model.predictor({name: values for name, values in parameters.items() if name != "edges"})
+        predictor = self.model.predictor({name: v for name, v in parameters.items() if name not in (EDGES, WINDOW)})
         if kind == LevelCounts.kind:
             return LevelCounts(predictor, self.groups)
         if kind == ValueSums.kind:
-            return ValueSums(predictor, self.groups)
-        edges = numbers(parameters, "edges", STEPS + len(self.thresholds))
+            low, high = numbers(parameters, WINDOW, 2, least=-1.0, most=1.0)
+            if high - low < LEAST_WINDOW:
+                raise Breach("a window that is too narrow does not make a score")
+            return ValueSums(predictor, (low, high), self.groups)
+        edges = numbers(parameters, EDGES, STEPS + len(self.thresholds))
         if sorted(edges) != edges:
             raise Breach("edges out of order do not make a score table")
         return RiskCounts(predictor, tuple(edges), self.groups)
+
+
+def part_of(outcome: Numeric, window: tuple[float, float]) -> Numeric:
+    """The outcome with a window of its range as its range."""
+    low, high = (outcome.unscaled(end) for end in window)
+    return replace(outcome, low=low, high=high)
+
+
+def _window(fit: Model) -> tuple[float, float]:
+    """Around the outcome's mean as the releases tell it; the whole range where they do not."""
+    told = outcome_spread(fit)
+    if told is None or not isinstance(fit.outcome, Numeric):
+        return -1.0, 1.0
+    half = (fit.outcome.high - fit.outcome.low) / 2
+    centre = min(max((told[0] - fit.outcome.low) / half - 1, -1.0), 1.0)
+    reach = max(_SDS * told[1] / half, LEAST_WINDOW)
+    low, high = rounded(np.array([max(centre - reach, -1.0), min(centre + reach, 1.0)]))
+    return low, high

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import expit
 
-from ahh_federated.analyses.models import Family, Model, ModelAnalysis, Predictor, exponential
+from ahh_federated.analyses.models import Family, Model, ModelAnalysis, Predictor, exponential, outcome_spread
 from ahh_federated.analyses.numbers import number
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Numeric
@@ -112,6 +112,10 @@ class Chosen:
     @property
     def spread(self) -> tuple[float, float]:
         return self.model.spread
+
+    @property
+    def outcome_spread(self) -> tuple[float, float] | None:
+        return outcome_spread(self.model)
 
     @property
     def partners(self) -> tuple[str, ...]:

@@ -144,7 +144,7 @@ def _errors(outcome: Outcome) -> Iterator[tuple[str, float]]:
                 yield name, _half(answer.get("overall", {}).get(key))
         case "recalibration":
             for key in ("intercept", "slope"):
-                yield key, _half(answer.get("overall", {}).get(key))
+                yield f"{key}, at its widest", _half(answer.get("overall", {}).get(key))
         case "select":
             yield "each loss", max(_half(each["loss"]) for each in answer.get("candidates", [{"loss": None}]))
 

@@ -92,6 +92,16 @@ class NeuralFit:
         return self.predictor.features
 
     @property
+    def outcome_spread(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of a measured outcome, in its unit; of a count, at most its mean or the root of that."""
+        outcome, point = self.outcome, self.predictor.point
+        if not isinstance(outcome, Numeric):
+            return None
+        if self.family == "count":
+            return point.centre, max(point.centre, math.sqrt(point.centre))
+        return outcome.unscaled(point.centre), point.spread * (outcome.high - outcome.low) / 2
+
+    @property
     def design(self) -> Design:
         return self.predictor.design
 

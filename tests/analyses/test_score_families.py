@@ -13,14 +13,18 @@ from ahh_federated.analyses.accuracy import LevelsTable, ValueTable
 from ahh_federated.analyses.design import Design
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.groups import Groups
+from ahh_federated.analyses.linear import Linear
+from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.logistic import EXACT_ROUNDS, Logistic
 from ahh_federated.analyses.models import Family, exponential
 from ahh_federated.analyses.scores import LevelCounts, Scores, ScoreTable, ValueSums
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column
+from ahh_federated.core.costs import Budget
 from ahh_federated.core.queries import Parameters, Query
 from ahh_federated.core.releases import Exact, Round, Status
-from tests.analyses.drivers import exactly, plain_sum, split
+from ahh_federated.errors import Breach
+from tests.analyses.drivers import exactly, noised, plain_sum, split
 from tests.analyses.populations import AGE, BMI, CASE, SEX, ZONE, patients
 
 GROUPS = Groups((SEX,))
@@ -102,7 +106,7 @@ def test_values_are_judged_in_their_unit(family: Family) -> None:
     predicted = 12 + 0.9 * (columns["bmi"] - 12) + rng.normal(0, 2, 5000)
     predicted = np.clip(predicted, 11, 39)
     columns["eta"] = np.log(predicted) if family == "count" else predicted
-    told = ValueTable(BMI, family, asked(ValueSums(Stated(family, BMI, ("eta",)), GROUPS), columns), GROUPS).to_json()
+    told = ValueTable(BMI, family, asked(ValueSums(Stated(family, BMI, ("eta",)), groups=GROUPS), columns), GROUPS).to_json()
     error, overall = predicted - columns["bmi"], told["overall"]
     assert overall["r2"]["value"] == pytest.approx(r2_score(columns["bmi"], predicted), rel=1e-9)
     assert overall["rmse"]["value"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-9)
@@ -145,3 +149,36 @@ def test_the_exponential_is_one_patients_own() -> None:
     for cut in (1, 3, 500):
         assert np.array_equal(exponential(values[cut:]), whole[cut:])
     assert exponential(np.array([1e6]))[0] == pytest.approx(np.exp(30.0))
+
+
+def line() -> tuple[Linear, LinearFit]:
+    analysis = Linear(Design((AGE, SEX)), BMI)
+    fit = noised(analysis, split(patients(8000, seed=21), 2), Budget(4.0, 1e-6), 1)
+    assert isinstance(fit, LinearFit)
+    return analysis, fit
+
+
+def test_values_are_looked_at_where_they_are() -> None:
+    """Four standard deviations around the mean: a wide range costs the evaluation nothing."""
+    analysis, fit = line()
+    bmi = patients(8000, seed=21)["bmi"]
+    seen = Scores(analysis, ()).of(fit).seen()
+    assert BMI.low <= seen.low < bmi.mean() - 2.5 * bmi.std()
+    assert bmi.mean() + 3.5 * bmi.std() < seen.high < BMI.high
+    columns = patients(4000, seed=22)
+    exact = exactly(Scores(analysis, ()).of(fit), split(columns, 2)).to_json()["overall"]
+    predicted = fit.predict(Cohort.of(columns))
+    assert exact["r2"]["value"] == pytest.approx(r2_score(columns["bmi"], predicted), abs=0.01)
+    found = noised(Scores(analysis, ()).of(fit), split(columns, 4), Budget(1.0, 1e-6), 5).to_json()["overall"]
+    assert found["r2"]["status"] == "released"
+    assert found["r2"]["low"] < exact["r2"]["value"] < found["r2"]["high"]
+    assert found["r2"]["high"] - found["r2"]["low"] < 0.8
+
+
+@pytest.mark.parametrize("window", [[0.5, 0.4], [0.0, 0.001], [-2.0, 1.0], [0.0], [0.0, 1.5]])
+def test_a_window_that_is_none_is_a_breach(window: list[float]) -> None:
+    analysis, fit = line()
+    query = next(Scores(analysis, ()).of(fit).program())
+    assert np.array_equal(Scores(analysis, ()).query(query.kind, query.parameters()).window, query.window)
+    with pytest.raises(Breach):
+        Scores(analysis, ()).query(query.kind, {**query.parameters(), "window": window})

@@ -97,7 +97,9 @@ class Zones:
 
 def _values(design: Design, rng: np.random.Generator) -> Query:
     family: Family = "count" if rng.random() < 0.5 else "continuous"
-    return ValueSums(equation(family, design, BMI, rng), GROUPS[rng.integers(0, 3)])
+    low = float(rng.uniform(-1, 0.9))
+    window = (-1.0, 1.0) if rng.random() < 0.3 else (low, float(rng.uniform(low + 0.01, 1)))
+    return ValueSums(equation(family, design, BMI, rng), window, GROUPS[rng.integers(0, 3)])
 
 
 def _levels(design: Design, rng: np.random.Generator) -> Query:
