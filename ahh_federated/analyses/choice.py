@@ -42,6 +42,8 @@ class Choice:
     def explained(self) -> str:
         if not math.isfinite(self.signal):
             return "Curves: there is no noise to choose by."
-        chosen, than = ("Curves", "at least") if self.curves else ("Straight lines", "below")
-        rule = f"patients x mu / sqrt(partners) is {self.signal:.0f}, {than} {ENOUGH:.0f}"
-        return f"{chosen}: {rule}. The rule is public and saw no outcome."
+        if self.curves:
+            chosen = "Curves: with so many patients, this budget and these partners they predict better than straight lines"
+        else:
+            chosen = "Straight lines: for curves there are too few patients, or too little budget"
+        return f"{chosen} (signal {self.signal:.0f}, curves from {ENOUGH:.0f}). The rule is public and saw no outcome."

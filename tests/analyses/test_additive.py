@@ -211,7 +211,7 @@ def test_an_answer_has_a_curve_for_each_measured_column_and_rows_for_the_rest() 
         assert (low, high) == pytest.approx((value - Z95 * se, value + Z95 * se))
     assert np.hypot(age["se_sampling"], age["se_privacy"]) == pytest.approx(np.array(age["se"]))
     assert (found["family"], found["rounds"], found["interactions"]) == ("binary", 7, [])
-    assert found["notes"][0].startswith("Curves: patients x mu / sqrt(partners) is ")
+    assert found["notes"][0].startswith("Curves: with so many patients, this budget")
     assert "value" in additive_fit(Additive(DESIGN, VALUE), people(8000, seed=9), Budget(4.0, 1e-5), 1).to_json()["curves"]["age"]
 
 

@@ -68,7 +68,7 @@ def read_model(path: Path) -> Fitted:
         if content.get("format") == first_files.FORMAT:
             return _read(first_files.upgraded(content, FORMAT, set(RECEIPT)), path)
         if content.get("format") != FORMAT:
-            raise Misuse(f"it is not of the form {FORMAT}")
+            raise Misuse(f"it is not of the form {FORMAT}: give the model.json that a run or `save` wrote")
         sealed = {name: value for name, value in content.items() if name != "sha256"}
         if content.get("sha256") != _digest(sealed):
             raise Misuse(
@@ -220,7 +220,7 @@ def _parsed(data: bytes, name: str) -> dict[str, Any]:
     try:
         content = json.loads(data, object_pairs_hook=_once)
     except (ValueError, RecursionError):
-        raise Breach(f"{name} is not JSON, or has a key twice") from None
+        raise Breach(f"{name} is not JSON, or has a key twice: give the model.json that a run or `save` wrote") from None
     if not isinstance(content, dict):
         raise Breach(f"{name} is not a table, so it is no model")
     return content
