@@ -128,8 +128,8 @@ def test_a_forward_pass_is_near_plain_arithmetic(shape: Network) -> None:
 def test_no_activation_depends_on_its_place(activation: str) -> None:
     """Vector units treat the last values of an array otherwise than the first; ours may not."""
     z = np.random.default_rng(1).normal(0, 3, 4099)
-    whole = activate(z, activation)  # type: ignore[arg-type]
+    whole = activate(z, activation)
     for offset in range(1, 18):
-        assert np.array_equal(activate(np.ascontiguousarray(z[offset:]), activation), whole[offset:])  # type: ignore[arg-type]
-    alone = [float(activate(z[i : i + 1], activation)[0]) for i in range(500)]  # type: ignore[arg-type]
+        assert np.array_equal(activate(np.ascontiguousarray(z[offset:]), activation), whole[offset:])
+    alone = [float(activate(z[i : i + 1], activation)[0]) for i in range(500)]
     assert alone == whole[:500].tolist()

@@ -131,4 +131,4 @@ def test_what_is_not_a_level_is_not_known() -> None:
 )
 def test_what_does_not_go_together_is_misuse(column: Levels | Numeric, family: str, weights: tuple[float, ...]) -> None:
     with pytest.raises(Misuse):
-        Outcome(column, family, weights)  # type: ignore[arg-type]
+        Outcome(column, family, weights)

@@ -126,12 +126,12 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
         columns = read_columns(X, self.model_.columns, self.model_.cases.values())
         return self.model_.linear(columns, len(X))
 
-    @available_if(_classifies)  # type: ignore[untyped-decorator]
+    @available_if(_classifies)  # type: ignore[untyped-decorator]  # scikit-learn ships no types
     def decision_function(self, X: pd.DataFrame) -> F64:
         """Log odds, shape (rows,), or a logit a level, shape (rows, levels); NaN where a needed value is not known."""
         return self._linear(X)
 
-    @available_if(_classifies)  # type: ignore[untyped-decorator]
+    @available_if(_classifies)  # type: ignore[untyped-decorator]  # scikit-learn ships no types
     def predict_proba(self, X: pd.DataFrame) -> F64:
         """The probability of each level, shape (rows, levels); NaN where a needed value is not known."""
         eta = self._linear(X)
