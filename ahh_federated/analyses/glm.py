@@ -4,7 +4,7 @@ x is the design's vector (analyses/design.py), R its public radius, w = min(1, R
 The weight depends on x alone, so the weighted score stays unbiased (Mallows weights); clipping residuals does not.
 
     kind              one patient contributes                       bound     why
-    glm.complete/1    e[no event], e[event] or e[not used]            1         one unit vector
+    glm.complete/1    e[level of the outcome] or e[not used]          1         one unit vector
                       (e[used] or e[not used], outcome measured)
     glm.moments/1     (1, z, z**2 ..., indicators ...)              see class
     glm.gram/1        w x x'                                        R**2      w ||x||**2 <= R**2
@@ -36,7 +36,7 @@ from ahh_federated.core.queries import Parameters
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """Patients used (without the event, then with it), and not used since a feature or the outcome is not known."""
+    """Patients used, by level of the outcome if it has levels, and not used since a feature or the outcome is not known."""
 
     design: Design
     outcome: Column
@@ -44,7 +44,7 @@ class Complete:
 
     @property
     def width(self) -> int:
-        return 3 if isinstance(self.outcome, Levels) else 2
+        return 1 + (len(self.outcome.levels) if isinstance(self.outcome, Levels) else 1)
 
     @property
     def bound(self) -> float:

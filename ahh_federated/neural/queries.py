@@ -1,7 +1,6 @@
 """Queries of neural networks, with the proof of each bound.
 
     kind                one patient contributes                                            bound   why
-    neural.levels/1     e[level of the outcome] or e[not used]                               1     one unit vector
     neural.gradient/1   d loss / d theta, a longer one scaled onto the clip C                C     the kernel scales and checks it
     neural.local/1      the same, in every step of a program at the node                     C     the same
 
@@ -18,44 +17,12 @@ from typing import ClassVar
 import numpy as np
 
 from ahh_federated.analyses.design import GRID, Design, Scale
-from ahh_federated.analyses.onehot import one_hot
 from ahh_federated.core.cohorts import F64, Bools, Cohort
-from ahh_federated.core.columns import Levels
 from ahh_federated.core.queries import Parameters
 from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.errors import Misuse
 from ahh_federated.neural.architecture import Network
 from ahh_federated.neural.families import Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class LevelCounts:
-    """Patients used, by level of the outcome, and those not used."""
-
-    design: Design
-    outcome: Levels
-    kind: ClassVar[str] = "neural.levels/1"
-
-    @property
-    def width(self) -> int:
-        return len(self.outcome.levels) + 1
-
-    @property
-    def bound(self) -> float:
-        return 1.0
-
-    def parameters(self) -> Parameters:
-        return {}
-
-    def rows(self, cohort: Cohort) -> F64:
-        y = cohort[self.outcome.name]
-        used = ~np.isnan(y)
-        if not self.design.indicators:
-            used &= self.design.complete(cohort)
-        return one_hot(np.where(used, y, self.width - 1.0), self.width)
-
-    def patients(self, total: F64) -> float | None:
-        return float(total[:-1].sum())
 
 
 @dataclass(frozen=True, slots=True)

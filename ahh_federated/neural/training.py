@@ -24,7 +24,7 @@ from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
 from ahh_federated.analyses.models import Family
 from ahh_federated.analyses.scaling import FEWEST, rounded, standardise
 from ahh_federated.core.cohorts import F64
-from ahh_federated.core.columns import Column, Levels
+from ahh_federated.core.columns import Column
 from ahh_federated.core.programs import LARGEST, Line, Program, numbers
 from ahh_federated.core.queries import Parameters, Query
 from ahh_federated.core.releases import Round
@@ -34,7 +34,7 @@ from ahh_federated.neural.architecture import Activation, Network
 from ahh_federated.neural.families import Outcome
 from ahh_federated.neural.fit import NeuralFit, NeuralPredictor, spread_of
 from ahh_federated.neural.optimisers import OPTIMISERS, SERVERS, Optimiser, OptimiserName, ServerName, State
-from ahh_federated.neural.queries import Gradient, LevelCounts, LocalTraining, Point
+from ahh_federated.neural.queries import Gradient, LocalTraining, Point
 
 Way = Literal["sgd", "local"]
 WAYS: Final[tuple[Way, ...]] = ("sgd", "local")
@@ -137,9 +137,7 @@ class Neural:
                 share = 0.0 if place else rest
                 yield Line(kind, width, share, rate=self.rate, count=self.sums, place=place, steps=self._steps)
 
-    def _counts(self) -> LevelCounts | glm.Complete:
-        if self.family == "levels" and isinstance(self.outcome, Levels):
-            return LevelCounts(self.design, self.outcome)
+    def _counts(self) -> glm.Complete:
         return glm.Complete(self.design, self.outcome)
 
     def query(self, kind: str, parameters: Parameters) -> Query:

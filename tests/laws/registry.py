@@ -156,6 +156,7 @@ def _measured(design: Design, outcome: Column, name: str) -> list[Entry]:
 
 
 ENTRIES = [
+    Entry("glm.complete of four levels", lambda rng: glm.Complete(COMPLETE_CASES, ZONE)),
     Entry("count of all", lambda rng: CellCounts(())),
     Entry("count by sex", lambda rng: CellCounts((SEX,))),
     Entry("count by zone, sex and case", lambda rng: CellCounts((ZONE, SEX, CASE))),

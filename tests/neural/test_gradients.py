@@ -6,23 +6,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.grad_sample.linear import compute_linear_grad_sample
+from scipy.special import expit
 
-torch = pytest.importorskip("torch", reason="needs torch: install the extra `neural`")
-pytest.importorskip("opacus", reason="needs opacus: install the extra `neural`")
-
-from opacus.grad_sample import GradSampleModule  # noqa: E402
-from opacus.grad_sample.linear import compute_linear_grad_sample  # noqa: E402
-from scipy.special import expit  # noqa: E402
-
-from ahh_federated.analyses.design import GRID  # noqa: E402
-from ahh_federated.core.cohorts import F64, Cohort  # noqa: E402
-from ahh_federated.core.sums import integer_sum, integer_sum_slowly, patient_integers  # noqa: E402
-from ahh_federated.neural import gradients  # noqa: E402
-from ahh_federated.neural.architecture import Activation, Network  # noqa: E402
-from ahh_federated.neural.exact import forward, rounded_network  # noqa: E402
-from ahh_federated.neural.gradients import ExactLinear, per_patient_gradients  # noqa: E402
-from tests.laws.own_integers import law_broken  # noqa: E402
-from tests.neural.populations import OUTCOMES, gradient, network, patients, some_inputs, some_theta  # noqa: E402
+from ahh_federated.analyses.design import GRID
+from ahh_federated.core.cohorts import F64, Cohort
+from ahh_federated.core.sums import integer_sum, integer_sum_slowly, patient_integers
+from ahh_federated.neural import gradients
+from ahh_federated.neural.architecture import Activation, Network
+from ahh_federated.neural.exact import forward, rounded_network
+from ahh_federated.neural.gradients import ExactLinear, per_patient_gradients
+from tests.laws.own_integers import law_broken
+from tests.neural.populations import OUTCOMES, gradient, network, patients, some_inputs, some_theta
 
 SHAPES = [network(), network(1, (8, 5), "relu"), network(1, ()), network(1, (6,), architecture="mlp")]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.hidden} {s.activation} {s.architecture}")

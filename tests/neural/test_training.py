@@ -24,7 +24,7 @@ from ahh_federated.core.releases import Status
 from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.errors import Breach, Misuse
 from ahh_federated.neural.fit import NeuralFit
-from ahh_federated.neural.queries import Gradient, LevelCounts, LocalTraining
+from ahh_federated.neural.queries import Gradient, LocalTraining
 from ahh_federated.neural.training import DEFAULTS, WAYS, Neural
 from tests.analyses.drivers import exactly, split
 from tests.architecture.source import ROOT
@@ -187,7 +187,7 @@ def test_no_budget_makes_a_model_that_fails() -> None:
 def test_a_node_rebuilds_each_query_from_its_parameters(analysis: Neural) -> None:
     kinds = {type(query) for query in asked(analysis)}
     training = LocalTraining if analysis.way == "local" else Gradient
-    assert kinds == {LevelCounts if analysis.family == "levels" else Complete, FeatureMoments, training}
+    assert kinds == {Complete, FeatureMoments, training}
     for query in asked(analysis):
         assert analysis.query(query.kind, query.parameters()) == query
         assert isinstance(query, Local) != isinstance(query, Rows)
