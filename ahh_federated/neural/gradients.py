@@ -82,6 +82,10 @@ def _activated(z: Tensor, activation: Activation) -> Tensor:
     """torch's own functions are scalar on a GPU; on a processor their vector units may round by a value's place."""
     if z.device.type == "cpu":
         return torch.from_numpy(activate(z.numpy(), activation))
+    return _by_torch(z, activation)
+
+
+def _by_torch(z: Tensor, activation: Activation) -> Tensor:
     a = torch.tanh(z) if activation == "tanh" else torch.clamp(z, 0.0, RELU_REACH)
     return torch.trunc(a * GRID) / GRID
 
