@@ -218,7 +218,7 @@ def asked() -> Desk:
 
 def test_two_thousand_odd_messages_to_a_desk(asked: Desk) -> None:
     study = asked.study
-    steps = [("children", 0), ("model", 4), ("model", 2), ("evaluation", 0)]
+    steps = [("children", 0), ("model", 2), ("model", 1), ("evaluation", 0)]
     originals = [request(study, ask, step, fitting(study, ask, step)) for ask, step in steps]
     statuses = []
     for data in mutants([each.to_bytes() for each in originals], 2000, seed=1):

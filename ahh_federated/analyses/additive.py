@@ -1,4 +1,4 @@
-"""Additive models by DP-Newton: a curve for each measured predictor, seven messages a node, nothing to tune.
+"""Additive models by DP-Newton: a curve for each measured predictor, five messages a node, nothing to tune.
 
     g(E[y]) = intercept + sum over columns of a curve, or of a step for each level (+ declared interactions)
 

@@ -1,6 +1,6 @@
-"""Linear regression by DP-Newton: a measured outcome, seven messages a node, one fixed setting for all data.
+"""Linear regression by DP-Newton: a measured outcome, five messages a node, one fixed setting for all data.
 
-    complete cases → moments → Gram → cross sums → three rounds of residuals
+    complete cases and moments → Gram matrix and cross sums → three rounds of residuals
 
 The negative log-likelihood is quadratic, so the released Gram matrix is its curvature up to noise, and one solve would do.
 It would err by the Gram matrix's noise times the coefficients; residuals at the solution leave that noise times the little
@@ -18,24 +18,26 @@ import numpy as np
 
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.choice import Choice
-from ahh_federated.analyses.design import LEAST_SPREAD, LIMIT, Design
+from ahh_federated.analyses.design import LEAST_SPREAD, LIMIT, Design, Scale
 from ahh_federated.analyses.gaussian import CrossSums, Residuals
 from ahh_federated.analyses.linear_fit import Counted, LinearFit, Target
 from ahh_federated.analyses.models import Equation, Family
 from ahh_federated.analyses.newton import RIDGE, WIDE_VARIANCE, combine, prior, solve
 from ahh_federated.analyses.numbers import Number, number
+from ahh_federated.analyses.opening import COMPLETE, KIND, opening
 from ahh_federated.analyses.quadratic import Quadratic, evidence_of
-from ahh_federated.analyses.rounds import COMPLETE, Rounds, Solved, opening, opening_query, scale_of, score_shares, whole
+from ahh_federated.analyses.rounds import Rounds, Solved, first_lines, scale_of, score_shares, second, whole
 from ahh_federated.analyses.scaling import FEWEST, Standard, outcome_scale, rounded, standardise
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column, Numeric
 from ahh_federated.core.programs import Line, Program, numbers
-from ahh_federated.core.queries import Parameters, Query
+from ahh_federated.core.queries import Parameters, Query, Stack, joined
 from ahh_federated.errors import Breach
 
 _EXPLAINED = 0.5  # the part of the outcome's variance that the prior gives to the linear predictor
 _REACH = 3.0  # where residuals are clipped before their variance is known, in spreads of the outcome; then LIMIT of theirs
 _PASSES = 3
+_SECOND = joined(glm.Gram.kind, CrossSums.kind)
 _LEAST_VARIANCE = 0.01  # of the residuals, as a part of the outcome's
 
 
@@ -71,23 +73,26 @@ class Linear:
 
     def schedule(self) -> Sequence[Line]:
         shares = score_shares(self.rounds)
-        first = opening(self.design, self.outcome, CrossSums.kind)
+        first = first_lines(self.design, self.outcome, CrossSums.kind)
         return [*first, *(Line(Residuals.kind, self.design.width + 1, share) for share in shares)]
 
     def query(self, kind: str, parameters: Parameters) -> Query:
-        first = opening_query(kind, self.design, self.outcome, parameters, exact=self.exact)
-        if first is not None:
-            return first
-        if kind not in (CrossSums.kind, Residuals.kind):
+        if kind == KIND:
+            return opening(self.design, self.outcome)
+        if kind not in (_SECOND, Residuals.kind):
             raise Breach(f"a linear regression asks no query of kind {kind!r}")
         scale = scale_of(parameters, self.design, exact=self.exact)
         (centre,) = numbers(parameters, "outcome_centre", 1)
         (spread,) = numbers(parameters, "outcome_spread", 1, least=LEAST_SPREAD)
-        if kind == CrossSums.kind:
-            return CrossSums(self.design, self.outcome, scale, centre, spread)
+        if kind == _SECOND:
+            return self._second(scale, centre, spread)
         beta = tuple(numbers(parameters, "beta", self.design.width))
         (reach,) = numbers(parameters, "reach", 1, least=LEAST_SPREAD)
         return Residuals(self.design, self.outcome, scale, centre, spread, beta, reach)
+
+    def _second(self, scale: Scale, centre: float, spread: float) -> Stack:
+        shared = (self.design, self.outcome, scale)
+        return second(glm.Gram(*shared), CrossSums(*shared, centre, spread))
 
     def program(self) -> Program:
         solved: Solved = yield from self.solved()
@@ -96,14 +101,12 @@ class Linear:
     def solved(self) -> Program:
         """The program to its solution, which tells more than a fit: additive models are made of it."""
         rounds = Rounds([], [])
-        rounds.asked.append((yield glm.Complete(self.design, self.outcome)))
-        rounds.asked.append((yield glm.FeatureMoments(self.design, self.outcome)))
-        choice = Choice.of(rounds.total(0), COMPLETE)
-        standard = standardise(self.design, rounds.total(1), curves=choice.curves, exact=self.exact)
-        centre, spread = outcome_scale(rounds.total(1), exact=self.exact)
+        rounds.asked.append((yield opening(self.design, self.outcome)))
+        choice = Choice.of(rounds.complete, COMPLETE)
+        standard = standardise(self.design, rounds.moments, curves=choice.curves, exact=self.exact)
+        centre, spread = outcome_scale(rounds.moments, exact=self.exact)
         shared = (self.design, self.outcome, standard.scale)
-        rounds.asked.append((yield glm.Gram(*shared)))
-        rounds.asked.append((yield CrossSums(*shared, centre, spread)))
+        rounds.asked.append((yield self._second(standard.scale, centre, spread)))
         beta, reach = self._step(rounds, standard, 1 - _EXPLAINED, np.zeros(len(standard.used))), _REACH
         for _ in range(self.rounds):
             asked = beta if self.exact else np.array(rounded(beta))
@@ -138,7 +141,7 @@ class Linear:
         inverse = np.asarray(np.linalg.inv(phi.n * (phi.gram + ridge * np.eye(len(beta)))), dtype=np.float64)
         noise = (combined.variance + phi.carried(estimate - combined.at)) * phi.variance**2
         full = partial(whole, standard=standard, width=self.design.width)
-        used, unused = (float(value) for value in rounds.total(0).values)
+        used, unused = (float(value) for value in rounds.complete.values)
         fit = LinearFit(
             design=self.design,
             outcome=self.outcome,
@@ -147,7 +150,7 @@ class Linear:
             estimate=target.coefficients(full(estimate)),
             sampling=target.spread**2 * variance * full(inverse),
             privacy=target.spread**2 * noise * full(np.asarray(inverse @ inverse)),
-            used=Counted(used, unused, rounds.total(0).stderr),
+            used=Counted(used, unused, rounds.complete.stderr),
             residual_sd=_residual_sd(target, phi, variance, error),
             spread=_spread(target, phi, beta),
             partners=rounds.partners,

@@ -1,6 +1,6 @@
-"""Logistic regression by DP-Newton: six messages a node, no learning rate, one fixed setting for all data.
+"""Logistic regression by DP-Newton: four messages a node, no learning rate, one fixed setting for all data.
 
-    complete cases → moments → Gram → class sums → two scores
+    complete cases and moments → Gram matrix and class sums → two scores
 
 Every sum is released by each node under its own noise, partners are added with weight one, and all the rest is free
 post-processing (analyses/newton.py).  Two sets of coefficients come out of the same releases: the *equation*, shrunk
@@ -19,20 +19,22 @@ import numpy as np
 
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.choice import Choice
-from ahh_federated.analyses.design import Design
+from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.fit import Fit, Used
 from ahh_federated.analyses.models import Equation, Family
 from ahh_federated.analyses.newton import RIDGE, WIDE_VARIANCE, Evidence, Surrogate, combine, prior, solve, surrogate
-from ahh_federated.analyses.rounds import COMPLETE, Rounds, Solved, opening, opening_query, scale_of, score_shares, whole
+from ahh_federated.analyses.opening import COMPLETE, KIND, opening
+from ahh_federated.analyses.rounds import Rounds, Solved, first_lines, scale_of, score_shares, second, whole
 from ahh_federated.analyses.scaling import Standard, rounded, standardise
 from ahh_federated.core.bounds import SQUARE_STEPS
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column, Levels
 from ahh_federated.core.programs import Line, Program, numbers
-from ahh_federated.core.queries import Parameters, Query
+from ahh_federated.core.queries import Parameters, Query, Stack, joined
 from ahh_federated.errors import Breach
 
 _LONGEST_STEP = 0.5  # of a coefficient of standardised x: a full first step can overshoot for good
+_SECOND = joined(glm.Gram.kind, glm.ClassSums.kind)
 EXACT_ROUNDS = 40  # Newton's method; the last ones change nothing
 
 
@@ -69,7 +71,7 @@ class Logistic:
 
     def schedule(self) -> Sequence[Line]:
         shares = score_shares(self.rounds) if not self.exact else [1e-6] * self.rounds
-        first = opening(self.design, self.outcome, glm.ClassSums.kind)
+        first = first_lines(self.design, self.outcome, glm.ClassSums.kind)
         return [*first, *(line for share in shares for line in self._round(share))]
 
     def _round(self, share: float) -> list[Line]:
@@ -78,17 +80,20 @@ class Logistic:
         return [Line(glm.Score.kind, d, share), *exact]
 
     def query(self, kind: str, parameters: Parameters) -> Query:
-        first = opening_query(kind, self.design, self.outcome, parameters, exact=self.exact)
-        if first is not None:
-            return first
-        if kind not in (glm.ClassSums.kind, glm.Score.kind, *([glm.Information.kind] if self.exact else [])):
+        if kind == KIND:
+            return opening(self.design, self.outcome)
+        if kind not in (_SECOND, glm.Score.kind, *([glm.Information.kind] if self.exact else [])):
             raise Breach(f"a logistic regression asks no query of kind {kind!r}")
         scale = scale_of(parameters, self.design, exact=self.exact)
-        if kind == glm.ClassSums.kind:
-            return glm.ClassSums(self.design, self.outcome, scale)
+        if kind == _SECOND:
+            return self._second(scale)
         beta = tuple(numbers(parameters, "beta", self.design.width))
         query = glm.Score if kind == glm.Score.kind else glm.Information
         return query(self.design, self.outcome, scale, beta)
+
+    def _second(self, scale: Scale) -> Stack:
+        shared = (self.design, self.outcome, scale)
+        return second(glm.Gram(*shared), glm.ClassSums(*shared))
 
     def program(self) -> Program:
         solved: Solved = yield from self.solved()
@@ -97,13 +102,11 @@ class Logistic:
     def solved(self) -> Program:
         """The program to its solution, which tells more than a fit: additive models are made of it."""
         rounds = Rounds([], [])
-        rounds.asked.append((yield glm.Complete(self.design, self.outcome)))
-        rounds.asked.append((yield glm.FeatureMoments(self.design, self.outcome)))
-        choice = Choice.of(rounds.total(0), COMPLETE)
-        standard = standardise(self.design, rounds.total(1), curves=choice.curves, exact=self.exact)
+        rounds.asked.append((yield opening(self.design, self.outcome)))
+        choice = Choice.of(rounds.complete, COMPLETE)
+        standard = standardise(self.design, rounds.moments, curves=choice.curves, exact=self.exact)
         shared = (self.design, self.outcome, standard.scale)
-        rounds.asked.append((yield glm.Gram(*shared)))
-        rounds.asked.append((yield glm.ClassSums(*shared)))
+        rounds.asked.append((yield self._second(standard.scale)))
         if self.exact:
             return (yield from self._newton(rounds, standard, choice))
         beta = _step(rounds, standard, None)
@@ -145,7 +148,7 @@ class Logistic:
         spread: tuple[float, float],
     ) -> Fit:
         inverse = np.asarray(np.linalg.inv(information), dtype=np.float64)
-        complete = rounds.total(0)
+        complete = rounds.complete
         without, events, unused = (float(value) for value in complete.values)
         full = partial(whole, standard=standard, width=self.design.width)
         return Fit(

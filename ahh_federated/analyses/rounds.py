@@ -11,16 +11,19 @@ from ahh_federated.analyses import glm
 from ahh_federated.analyses.choice import Choice
 from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
 from ahh_federated.analyses.fit import Fit
+from ahh_federated.analyses.gaussian import CrossSums
 from ahh_federated.analyses.linear_fit import LinearFit
+from ahh_federated.analyses.opening import COMPLETE, MOMENTS, opening_line
 from ahh_federated.analyses.scaling import Standard
 from ahh_federated.core.bounds import SQUARE_STEPS
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column
-from ahh_federated.core.programs import Line, numbers
-from ahh_federated.core.queries import Parameters, Query
+from ahh_federated.core.programs import Line, numbers, together
+from ahh_federated.core.queries import Parameters, Stack
 from ahh_federated.core.releases import Pooled, Round
 
-COMPLETE, MOMENTS, GRAM, SUMS, GROWTH = 0.02, 0.08, 0.12, 0.25, 1.5  # shares; each score gets GROWTH times the one before
+GRAM, SUMS, GROWTH = 0.12, 0.25, 1.5  # shares; each score gets GROWTH times the one before
+_MULTIPLIERS = (1, 5912)  # of Gram matrix and sums, whose grids differ: 2**12 sqrt(SUMS / GRAM)
 
 
 def score_shares(rounds: int) -> list[float]:
@@ -29,27 +32,16 @@ def score_shares(rounds: int) -> list[float]:
     return [(1 - COMPLETE - MOMENTS - GRAM - SUMS) * g / sum(growth) for g in growth]
 
 
-def opening(design: Design, outcome: Column, sums: str) -> list[Line]:
-    """The first four lines of a schedule; `sums` is the kind of the fourth."""
+def first_lines(design: Design, outcome: Column, sums: str) -> list[Line]:
+    """The first two lines of a schedule: the opening; the Gram matrix with the sums of this kind."""
     d = design.width
-    complete, moments = glm.Complete(design, outcome), glm.FeatureMoments(design, outcome)
-    return [
-        Line(complete.kind, complete.width, COMPLETE),
-        Line(moments.kind, moments.width, MOMENTS),
-        Line(glm.Gram.kind, d * d, GRAM, SQUARE_STEPS),
-        Line(sums, 2 * d, SUMS),
-    ]
+    lines = [Line(glm.Gram.kind, d * d, GRAM, SQUARE_STEPS), Line(sums, 2 * d, SUMS)]
+    return [opening_line(design, outcome), together(lines, _MULTIPLIERS)]
 
 
-def opening_query(kind: str, design: Design, outcome: Column, parameters: Parameters, *, exact: bool) -> Query | None:
-    """One of the first three queries, or None."""
-    if kind == glm.Complete.kind:
-        return glm.Complete(design, outcome)
-    if kind == glm.FeatureMoments.kind:
-        return glm.FeatureMoments(design, outcome)
-    if kind == glm.Gram.kind:
-        return glm.Gram(design, outcome, scale_of(parameters, design, exact=exact))
-    return None
+def second(gram: glm.Gram, sums: glm.ClassSums | CrossSums) -> Stack:
+    """The second message: the Gram matrix with the first sums."""
+    return Stack((gram, sums), _MULTIPLIERS)
 
 
 def scale_of(parameters: Parameters, design: Design, *, exact: bool) -> Scale:
@@ -64,7 +56,7 @@ def scale_of(parameters: Parameters, design: Design, *, exact: bool) -> Scale:
 class Rounds:
     """All replies so far; sums run over the partners that answered every one, so what they add up to stays coherent.
 
-    `asked`: complete cases, moments, Gram and first sums.  `scored`: each score with the coefficients in use it was taken at.
+    `asked`: the opening, then Gram matrix and first sums.  `scored`: each score with the coefficients in use it was taken at.
     """
 
     asked: list[Round]
@@ -79,18 +71,23 @@ class Rounds:
     def count(self) -> int:
         return len(self.asked) + len(self.scored)
 
-    def total(self, number: int) -> Pooled:
-        return self.asked[number].total(self.partners)
+    @property
+    def complete(self) -> Pooled:
+        return self.asked[0].part(0).total(self.partners)
+
+    @property
+    def moments(self) -> Pooled:
+        return self.asked[0].part(1).total(self.partners)
 
     def gram(self, standard: Standard) -> Pooled:
         """The Gram matrix of the coordinates in use, flat."""
-        total, used = self.total(2), standard.used
+        total, used = self.asked[1].part(0).total(self.partners), standard.used
         d = round(len(total.values) ** 0.5)
         return Pooled(total.values.reshape(d, d)[np.ix_(used, used)].ravel(), total.stderr)
 
     def halves(self, standard: Standard) -> tuple[F64, F64, float]:
         """The two halves of the first sums, and the standard error of an entry."""
-        total, used = self.total(3), standard.used
+        total, used = self.asked[1].part(1).total(self.partners), standard.used
         d = len(total.values) // 2
         return total.values[:d][used], total.values[d:][used], total.stderr
 

@@ -24,7 +24,8 @@ def bill(console: Console, quote: Quote) -> None:
     for heading in ("messages", "numbers", "epsilon alone"):
         table.add_column(heading, justify="right")
     for item in quote.items:
-        queries = "\n".join(kind if times == 1 else f"{times} x {kind}" for kind, times in item.queries.items())
+        kinds = {kind.replace("+", "\n+ "): times for kind, times in item.queries.items()}  # of a stack, a line each
+        queries = "\n".join(kind if times == 1 else f"{times} x {kind}" for kind, times in kinds.items())
         table.add_row(item.ask, queries, str(item.messages), str(item.numbers), f"{item.epsilon:.3f}")
     table.add_section()
     messages = str(sum(item.messages for item in quote.items))

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ahh_federated.analyses.models import ModelAnalysis
-from ahh_federated.analyses.numbers import missing, number
+from ahh_federated.analyses.numbers import Number, missing, number
 from ahh_federated.coordinator.session import Outcome
 from ahh_federated.coordinator.transcript import Exchange, Header, Spending
 from ahh_federated.core.costs import Spent
-from ahh_federated.core.releases import Release, Status
+from ahh_federated.core.queries import Query
+from ahh_federated.core.releases import Answer, Exact, Release, Status, apart
 from ahh_federated.core.sums import step
 from ahh_federated.study import Ask, Study, canonical
 
@@ -71,14 +72,10 @@ class Results:
             return {}
         query, found = ask.analysis.query(first.request.kind, first.request.parameters), {}
         for name, reply in sorted(first.replies.items()):
-            cells = reply.exact
+            answer: Answer | None = None if reply.exact is None else Exact(reply.exact)
             if reply.cells is not None:
-                released = Release.from_bytes(reply.cells, width=query.width, step=step(query), sigma=reply.sigma)
-                cells, error = released.values, released.stderr * math.sqrt(query.width - 1)
-            else:
-                error = 0.0
-            patients = None if cells is None else query.patients(cells)
-            found[name] = missing(reply.status) if patients is None else number(patients, error, least=0.0)
+                answer = Release.from_bytes(reply.cells, width=query.width, step=step(query), sigma=reply.sigma)
+            found[name] = missing(reply.status) if answer is None else _patients(query, answer)
         return {"patients": {name: each.to_json() for name, each in found.items()}}
 
     def _spent(self, name: str) -> Spent:
@@ -89,6 +86,13 @@ class Results:
                 ask = study.ask(exchange.request.ask)
                 spent = spent + study.event(ask, ask.analysis.schedule()[exchange.request.step])
         return spent
+
+
+def _patients(query: Query, answer: Answer) -> Number:
+    counts, told = apart(query, answer)[0]
+    patients = counts.patients(told.values)
+    assert patients is not None, f"{query.kind} begins a model, and does not tell how many patients it is of"
+    return number(patients, told.stderr * math.sqrt(counts.width - 1), least=0.0)
 
 
 def _overall(statuses: Sequence[Status]) -> Status:

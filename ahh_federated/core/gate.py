@@ -25,10 +25,10 @@ from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.filters import Filter
 from ahh_federated.core.local import on_public_grid, walk
 from ahh_federated.core.noise import discrete_gaussian
-from ahh_federated.core.queries import Local, Query, Summed
+from ahh_federated.core.queries import Local, Query, Stack, Summed
 from ahh_federated.core.releases import Release
 from ahh_federated.core.sampling import RATE_ONE
-from ahh_federated.core.sums import Chosen, integer_sum, patient_integers, sensitivity, step
+from ahh_federated.core.sums import Chosen, integer_sum, parts_of, patient_integers, sensitivity, step
 from ahh_federated.errors import Breach, Misuse, Reason, Refusal
 
 _TO_COIN = np.uint64(64 - 20)  # shifts a word down to the 20 bits of a coin
@@ -104,7 +104,7 @@ def _coins(event: Event, entropy: Entropy) -> Chosen | None:
     return lambda patients: coins.words(patients) >> _TO_COIN < rate
 
 
-def _noised(query: Summed, summed: _Summed, event: Event, entropy: Entropy) -> Release:
+def _noised(query: Summed | Stack, summed: _Summed, event: Event, entropy: Entropy) -> Release:
     return Release(summed.total + discrete_gaussian(event.sigma, event.width, entropy), step(query), event.sigma)
 
 
@@ -146,8 +146,9 @@ def _rehearse(query: Query, cohort: Cohort, where: Filter | None) -> None:
         raise Breach(f"{query.kind} cannot be computed with the numbers it carries") from None
 
 
-def _try(query: Summed, cohort: Cohort, where: Filter | None) -> None:
+def _try(query: Summed | Stack, cohort: Cohort, where: Filter | None) -> None:
     made_up = Cohort.of({name: np.array([np.nan, 0.0]) for name in cohort.columns}, 2)
-    patient_integers(query, made_up)
+    for part in parts_of(query):
+        patient_integers(part, made_up)
     if where is not None:
         where.mask(made_up)

@@ -5,6 +5,8 @@ A query is a bounded sum over the patients of one node.  It comes in two shapes:
     Rows      sum of one vector a patient,   ||v|| <= bound
     Squares   sum of f f' over patients,     ||f||**2 <= bound, so that ||f f'|| (Frobenius) <= bound
 
+A *stack* is several of them in one message: a patient's vector is those of the parts, one after the other.
+
 A query asked under a filter, or about a secret sample, is a sum over fewer patients; its bound is the same, since a patient
 left out contributes zero.
 
@@ -15,6 +17,7 @@ What is computed between them is free; only its result leaves.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 from ahh_federated.core.cohorts import F64, Cohort
@@ -56,6 +59,46 @@ class Squares(_Summed, Protocol):
         ...
 
 
+Summed = Rows | Squares
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Several sums in one message, which do not wait for each other.
+
+    Each part keeps its own bound and grid; its integers are multiplied by a public one, so that the parts can share a single
+    scale of noise as their shares of the budget say (core/sums.py: sensitivity).
+
+    Raises:
+        ValueError: unless every part has a multiplier, from 1 to 2**13, and parts agree on the parameters that they share.
+    """
+
+    parts: tuple[Summed, ...]
+    multipliers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts or len(self.parts) != len(self.multipliers) or not all(1 <= m <= 1 << 13 for m in self.multipliers):
+            raise ValueError(f"every part of a stack has a multiplier from 1 to 2**13, got {self.multipliers}")
+        if any(self.parameters()[name] != values for part in self.parts for name, values in part.parameters().items()):
+            raise ValueError(f"the parts of {self.kind} carry different numbers under one name")
+
+    @property
+    def kind(self) -> str:
+        return joined(*(part.kind for part in self.parts))
+
+    @property
+    def width(self) -> int:
+        return sum(part.width for part in self.parts)
+
+    def parameters(self) -> Parameters:
+        return {name: values for part in self.parts for name, values in part.parameters().items()}
+
+
+def joined(*kinds: str) -> str:
+    """The kind of a stack: "glm.gram/1+glm.classes/1"."""
+    return "+".join(kinds)
+
+
 @runtime_checkable
 class Local(_Summed, Protocol):
     """A program of `steps` noised sums.  All its functions but the queries' rows see noised sums and public numbers only.
@@ -83,5 +126,4 @@ class Local(_Summed, Protocol):
         ...
 
 
-Summed = Rows | Squares
-Query = Summed | Local
+Query = Summed | Stack | Local

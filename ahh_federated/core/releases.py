@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahh_federated.core.cohorts import F64
-from ahh_federated.core.queries import Query
+from ahh_federated.core.queries import Local, Query, Stack, Summed
+from ahh_federated.core.sums import step
 from ahh_federated.errors import Breach
 
 
@@ -28,7 +29,8 @@ class Status(StrEnum):
 class Release:
     """Noised integers, shape (width,), the value of one grid step and the noise's scale in steps.
 
-    The result of a local program is noised inside, sum by sum: its `stderr` means nothing.
+    Those of a stack are one vector until it is taken apart (see `apart`).  The result of a local program is noised inside, sum by
+    sum: its `stderr` means nothing.
     """
 
     cells: NDArray[np.int64]
@@ -65,6 +67,21 @@ class Exact:
 Answer = Release | Exact
 
 
+def apart(query: Query, answer: Answer) -> list[tuple[Summed | Local, Answer]]:
+    """Each part of a stack with its own answer; what is no stack is its own only part."""
+    if not isinstance(query, Stack):
+        return [(query, answer)]
+    found: list[tuple[Summed | Local, Answer]] = []
+    start = 0
+    for part, multiplier in zip(query.parts, query.multipliers, strict=True):
+        cells = slice(start, start := start + part.width)
+        own: Answer = Exact(answer.values[cells])
+        if isinstance(answer, Release):
+            own = Release(answer.cells[cells], step(part) / multiplier, answer.sigma)
+        found.append((part, own))
+    return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Pooled:
     """The sum over partners: values of shape (width,) and their standard error from privacy noise."""
@@ -95,3 +112,9 @@ class Round:
         parts = [self.of(name) for name in (self.partners if partners is None else sorted(partners))]
         values = np.sum([part.values for part in parts], axis=0) if parts else np.zeros(self.query.width)
         return Pooled(np.asarray(values), float(np.sqrt(sum(part.stderr**2 for part in parts))))
+
+    def part(self, number: int) -> Round:
+        """The round of one part of a stack."""
+        assert isinstance(self.query, Stack), f"{self.query.kind} is no stack"
+        split = {name: r if isinstance(r, Status) else apart(self.query, r)[number][1] for name, r in self.replies.items()}
+        return Round(self.query.parts[number], split)

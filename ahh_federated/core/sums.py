@@ -3,11 +3,15 @@
 Fast: chunks of patients, each quantised (core/bounds.py) and summed in float64, where every partial sum is an integer
 below 2**53 and therefore exact in any order; chunks are added in int64.  Working memory does not grow with the number
 of patients.
+
+The parts of a stack are summed one after the other over the same patients, and multiplied as integers.  One patient moves it
+by a vector of squared length at most the sum over parts of (multiplier x sensitivity)**2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +19,7 @@ from numpy.typing import NDArray
 from ahh_federated.core.bounds import FACTOR_STEPS, ROW_STEPS, SQUARE_STEPS, WIDEST, on_grid
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.filters import Filter
-from ahh_federated.core.queries import Local, Query, Rows, Squares, Summed
+from ahh_federated.core.queries import Local, Query, Rows, Squares, Stack, Summed
 
 I64 = NDArray[np.int64]
 _CELLS = 1 << 19  # float64 values in a chunk: 4 MiB, about one core's cache
@@ -27,17 +31,26 @@ Chosen = Callable[[int], NDArray[np.bool_]]
 
 
 def sensitivity(query: Query) -> int:
-    """The exact L2 sensitivity of the integer sum to one patient, in grid steps."""
+    """The exact L2 sensitivity of the integer sum to one patient, in grid steps; that of a stack is rounded up."""
+    if isinstance(query, Stack):
+        return stacked(zip((sensitivity(part) for part in query.parts), query.multipliers, strict=True))
     return SQUARE_STEPS if isinstance(query, Squares) else ROW_STEPS
 
 
+def stacked(parts: Iterable[tuple[int, int]]) -> int:
+    """The sensitivity of a stack from those of its parts and their multipliers."""
+    return math.isqrt(sum((each * multiplier) ** 2 for each, multiplier in parts) - 1) + 1
+
+
 def step(query: Query) -> float:
-    """The value of one grid step, in the query's unit."""
+    """The value of one grid step, in the query's unit; a stack's cells have none until it is taken apart."""
+    if isinstance(query, Stack):
+        return 1.0
     return LOCAL_STEP if isinstance(query, Local) else query.bound / sensitivity(query)
 
 
 def integer_sum(
-    query: Summed,
+    query: Summed | Stack,
     cohort: Cohort,
     where: Filter | None = None,
     chunk: int | None = None,
@@ -49,7 +62,7 @@ def integer_sum(
     About one patient in `thinning` is expected to be: chunks are so many times longer.
     """
     total = np.zeros(query.width, dtype=np.int64)
-    across = query.width if isinstance(query, Rows) else round(query.width**0.5)
+    across = max(_across(part) for part in parts_of(query))
     rows = min((chunk or min(max(64, _CELLS // across), _MOST_KEPT)) * thinning, _MOST_ROWS)
     for part in cohort.parts(rows):
         kept = part if chosen is None else part.keep(chosen(len(part)))
@@ -59,7 +72,19 @@ def integer_sum(
     return total
 
 
-def _sum_part(query: Summed, part: Cohort) -> I64:
+def parts_of(query: Summed | Stack) -> tuple[Summed, ...]:
+    """The parts of a stack; anything else is its own."""
+    return query.parts if isinstance(query, Stack) else (query,)
+
+
+def _across(query: Summed) -> int:
+    return query.width if isinstance(query, Rows) else round(query.width**0.5)
+
+
+def _sum_part(query: Summed | Stack, part: Cohort) -> I64:
+    if isinstance(query, Stack):
+        sums = (multiplier * _sum_part(each, part) for each, multiplier in zip(query.parts, query.multipliers, strict=True))
+        return np.concatenate(list(sums))
     integers = patient_integers(query, part)
     total = integers.sum(axis=0) if isinstance(query, Rows) else (integers.T @ integers).ravel()
     return total.astype(np.int64)
@@ -75,8 +100,11 @@ def patient_integers(query: Summed, part: Cohort) -> F64:
         return on_grid(query.factors(part), query.bound**0.5, FACTOR_STEPS)
 
 
-def integer_sum_slowly(query: Summed, cohort: Cohort, where: Filter | None = None) -> list[int]:
+def integer_sum_slowly(query: Summed | Stack, cohort: Cohort, where: Filter | None = None) -> list[int]:
     """The same sum, one patient at a time in Python's integers.  The reference for tests."""
+    if isinstance(query, Stack):
+        parts = zip(query.parts, query.multipliers, strict=True)
+        return [multiplier * cell for each, multiplier in parts for cell in integer_sum_slowly(each, cohort, where)]
     kept = cohort if where is None else cohort.keep(where.mask(cohort))
     total = [0] * query.width
     for patient in kept.parts(1):

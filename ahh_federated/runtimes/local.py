@@ -10,7 +10,7 @@ import numpy as np
 
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.local import walk
-from ahh_federated.core.queries import Local, Query, Rows, Summed
+from ahh_federated.core.queries import Local, Query, Rows, Stack, Summed
 from ahh_federated.core.releases import Status
 from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.errors import Misuse
@@ -76,7 +76,9 @@ def _answer(query: Query, cohort: Cohort, rate: float) -> F64:
         total = rate * _plain_sum(inner, cohort)
 
 
-def _plain_sum(query: Summed, cohort: Cohort) -> F64:
+def _plain_sum(query: Summed | Stack, cohort: Cohort) -> F64:
+    if isinstance(query, Stack):
+        return np.concatenate([_plain_sum(part, cohort) for part in query.parts])
     vectors = query.rows(cohort) if isinstance(query, Rows) else query.factors(cohort)
     finite = np.asarray(np.isfinite(vectors).all(axis=1))
     used = np.where(finite[:, None], vectors, 0.0)

@@ -15,7 +15,7 @@ from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.filters import Filter
 from ahh_federated.core.gate import Order, price, release
 from ahh_federated.core.programs import Analysis, Line, drive
-from ahh_federated.core.queries import Query, Rows
+from ahh_federated.core.queries import Query, Rows, Stack
 from ahh_federated.core.releases import Answer, Exact, Round, Status
 
 Cohorts = Mapping[str, Cohort]
@@ -36,6 +36,8 @@ class OpenBooks:
 
 def plain_sum(query: Query, cohort: Cohort) -> F64:
     """The sum in floats; whoever has a value that is not known counts as zero."""
+    if isinstance(query, Stack):
+        return np.concatenate([plain_sum(part, cohort) for part in query.parts])
     vectors = query.rows(cohort) if isinstance(query, Rows) else query.factors(cohort)
     used = np.where(np.isfinite(vectors).all(axis=1)[:, None], vectors, 0.0)
     return used.sum(axis=0) if isinstance(query, Rows) else (used.T @ used).ravel()

@@ -8,11 +8,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from ahh_federated.analyses import glm
+from ahh_federated.analyses import glm, opening, rounds
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.logistic import Logistic
 from ahh_federated.analyses.newton import Surrogate
 from ahh_federated.core.columns import Levels, Numeric
+from ahh_federated.core.queries import Summed
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "dp-newton.md"
@@ -22,22 +23,29 @@ OUTCOME = Levels("y", ("no", "yes"))
 
 def test_the_table_of_queries_is_the_schedule() -> None:
     rows = re.findall(r"^\| (\d) \| `([\w./]+)` \| .* \| ([^|]+) \| ([^|]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE)
-    lines = Logistic(DESIGN, OUTCOME).schedule()
-    assert [int(row[0]) for row in rows] == list(range(1, len(lines) + 1))
     d, a, b, radius = DESIGN.width, 2, 1, 2.5
     widths = {"3": 3, "d + a": d + a, "d²": d * d, "2d": 2 * d, "d": d}
     bounds = {"1": 1.0, "√(1 + 2a + b)": math.sqrt(1 + 2 * a + b), "R²": radius**2, "R": radius}
     scale = Scale((0.0,) * (d - 1), (1.0,) * (d - 1), radius)
     shared = (DESIGN, OUTCOME, scale)
     beta = (0.0,) * d
-    queries = [
+    queries: list[Summed] = [
         *(glm.Complete(DESIGN, OUTCOME), glm.FeatureMoments(DESIGN, OUTCOME), glm.Gram(*shared)),
         *(glm.ClassSums(*shared), glm.Score(*shared, beta), glm.Score(*shared, beta)),
     ]
-    for row, line, query in zip(rows, lines, queries, strict=True):
-        assert (row[1], widths[row[2].strip()]) == (line.kind, line.width) == (query.kind, query.width)
+    messages = [[0, 1], [2, 3], [4], [5]]
+    assert [int(row[0]) for row in rows] == [number for number, parts in enumerate(messages, 1) for _ in parts]
+    for row, query in zip(rows, queries, strict=True):
+        assert (row[1], widths[row[2].strip()]) == (query.kind, query.width)
         assert math.isclose(bounds[row[3].strip()], query.bound)
-        assert math.isclose(float(row[4]), line.share)
+    for line, parts in zip(Logistic(DESIGN, OUTCOME).schedule(), messages, strict=True):
+        assert line.kind == "+".join(queries[each].kind for each in parts)
+        assert math.isclose(line.share, sum(float(rows[each][4]) for each in parts))
+
+
+def test_the_multipliers_of_the_page_are_those_of_the_code() -> None:
+    said = re.findall(r"\((\d+), (\d+)\) for", PAGE.read_text())
+    assert [(int(m), int(n)) for m, n in said] == [opening._MULTIPLIERS, rounds._MULTIPLIERS]
 
 
 def test_the_surrogates_gradient_and_hessian_by_the_pages_formulas() -> None:

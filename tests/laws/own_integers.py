@@ -8,14 +8,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ahh_federated.core.cohorts import Cohort
-from ahh_federated.core.queries import Query
-from ahh_federated.core.sums import patient_integers
+from ahh_federated.core.queries import Stack, Summed
+from ahh_federated.core.sums import parts_of, patient_integers
 
 CHUNKS = (1, 2, 7, 64, 1000)
 
 
 def law_broken(
-    query: Query,
+    query: Summed | Stack,
     cohort: Cohort,
     rng: np.random.Generator,
     *,
@@ -50,8 +50,8 @@ def law_broken(
     return None
 
 
-def _integers(query: Query, cohort: Cohort) -> np.ndarray:
-    return patient_integers(query, cohort).astype(np.int64)
+def _integers(query: Summed | Stack, cohort: Cohort) -> np.ndarray:
+    return np.hstack([patient_integers(part, cohort) for part in parts_of(query)]).astype(np.int64)
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

@@ -18,7 +18,7 @@ from ahh_federated.analyses.logistic import Logistic
 from ahh_federated.analyses.scores import STEPS, RiskCounts, Scores
 from ahh_federated.core.gate import price
 from ahh_federated.core.programs import Analysis
-from ahh_federated.core.queries import Query
+from ahh_federated.core.queries import Query, joined
 from ahh_federated.core.sums import integer_sum, integer_sum_slowly, sensitivity, step
 from ahh_federated.errors import Breach
 from tests.laws.cohorts import plausible_cohort, without
@@ -45,7 +45,8 @@ EXTREMES = [
 ]
 numbers = st.sampled_from(EXTREMES) | st.floats(allow_nan=False, allow_infinity=False) | st.floats(-3, 3)
 spreads = st.sampled_from([1e-3, 0.06, 1.0, 1e200, 1e308]) | st.floats(1e-3, 3)
-KINDS = [glm.Gram.kind, glm.ClassSums.kind, glm.Score.kind, RiskCounts.kind]
+SECOND = joined(glm.Gram.kind, glm.ClassSums.kind)
+KINDS = [SECOND, glm.Score.kind, RiskCounts.kind]
 DESIGNS = {"complete cases": COMPLETE_CASES, "indicators": INDICATORS, "products": CROSSED, "hats": CURVED}
 
 
@@ -153,11 +154,11 @@ def test_edges_out_of_order_are_a_breach() -> None:
 def test_a_radius_of_nothing_is_a_breach() -> None:
     parameters = Sent([0.1], [0.4], 1e-9, [0.1]).parameters(COMPLETE_CASES.width - 1)
     with pytest.raises(Breach, match="radius"):
-        Logistic(COMPLETE_CASES, CASE).query(glm.Gram.kind, parameters)
+        Logistic(COMPLETE_CASES, CASE).query(SECOND, parameters)
 
 
 def test_a_logistic_regression_asks_nothing_else() -> None:
     parameters = Sent(**PLAIN, beta=[0.1]).parameters(COMPLETE_CASES.width - 1)
-    for kind in ("count/1", "glm.score/2", "", glm.Information.kind):
+    for kind in ("count/1", "glm.score/2", "", glm.Information.kind, glm.Gram.kind, glm.ClassSums.kind, glm.Complete.kind):
         with pytest.raises(Breach, match="asks no query"):
             Logistic(COMPLETE_CASES, CASE).query(kind, parameters)

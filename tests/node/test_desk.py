@@ -105,13 +105,13 @@ def test_a_step_of_the_model_asked_as_another_is_refused(asked: Desk) -> None:
 )
 def test_parameters_that_do_not_fit_are_refused(asked: Desk, name: str, change: Callable[[list[float]], list[float]]) -> None:
     fits = scale(STUDY)
-    refused(asked, request(STUDY, "model", 4, {**fits, name: change(fits[name])}), Reason.QUERY)
+    refused(asked, request(STUDY, "model", 2, {**fits, name: change(fits[name])}), Reason.QUERY)
 
 
 @pytest.mark.parametrize("name", ["centre", "spread", "radius", "beta"])
 def test_a_lacking_parameter_is_refused(asked: Desk, name: str) -> None:
     fits = {key: values for key, values in scale(STUDY).items() if key != name}
-    refused(asked, request(STUDY, "model", 4, fits), Reason.QUERY)
+    refused(asked, request(STUDY, "model", 2, fits), Reason.QUERY)
 
 
 def test_a_score_table_with_edges_out_of_order_is_refused() -> None:
@@ -125,13 +125,13 @@ def test_a_score_table_with_edges_out_of_order_is_refused() -> None:
 def test_numbers_that_no_query_needs_are_refused(asked: Desk, ask: str) -> None:
     """They would make a new request of an old one."""
     for name in ("beta2", "", "radius" if ask != "model" else "edges"):
-        step = 4 if ask == "model" else 0
+        step = 2 if ask == "model" else 0
         refused(asked, request(STUDY, ask, step, {**fitting(STUDY, ask, step), name: [1.0]}), Reason.QUERY)
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", '"0.2"', "1", "true", "null", "[0.2]", "{}"])
 def test_a_parameter_that_is_no_finite_number_is_refused_without_an_id(asked: Desk, value: str) -> None:
-    data = request(STUDY, "model", 4, scale(STUDY)).to_bytes().replace(b'"radius":[2.5]', b'"radius":[' + value.encode() + b"]")
+    data = request(STUDY, "model", 2, scale(STUDY)).to_bytes().replace(b'"radius":[2.5]', b'"radius":[' + value.encode() + b"]")
     reply = Reply.from_bytes(asked.answer(data, TODAY))
     assert (reply.status, reply.reason, reply.request) == (Status.REFUSED, "query", "")
     assert debits(asked.ledger) == 0
@@ -144,7 +144,7 @@ def test_a_wider_query_than_announced_is_refused(asked: Desk, monkeypatch: pytes
 
 
 def test_repeated_requests_get_the_same_bytes_and_one_debit(asked: Desk) -> None:
-    what = request(STUDY, "model", 4, scale(STUDY)).to_bytes()
+    what = request(STUDY, "model", 2, scale(STUDY)).to_bytes()
     first = asked.answer(what, TODAY)
     assert [asked.answer(what, TODAY) for _ in range(5)] == [first] * 5
     assert (debits(asked.ledger), releases(asked.ledger)) == (1, 1)
@@ -157,21 +157,21 @@ def test_two_desks_add_different_noise() -> None:
 
 
 def test_an_answered_step_is_not_answered_with_other_numbers(asked: Desk) -> None:
-    assert answer(asked, request(STUDY, "model", 4, scale(STUDY))).status is Status.RELEASED
-    refused(asked, request(STUDY, "model", 4, scale(STUDY, beta=[0.3] * 5)), Reason.SCHEDULE)
-    assert answer(asked, request(STUDY, "model", 5, scale(STUDY, beta=[0.3] * 5))).status is Status.RELEASED
+    assert answer(asked, request(STUDY, "model", 2, scale(STUDY))).status is Status.RELEASED
+    refused(asked, request(STUDY, "model", 2, scale(STUDY, beta=[0.3] * 5)), Reason.SCHEDULE)
+    assert answer(asked, request(STUDY, "model", 3, scale(STUDY, beta=[0.3] * 5))).status is Status.RELEASED
 
 
 def test_nor_after_the_node_was_restarted(tmp_path: Path) -> None:
     path = tmp_path / "north.ledger"
     with Ledger.open(path, dataset="north", budget=BUDGET) as ledger:
-        first = desk(STUDY, ledger=ledger).answer(request(STUDY, "model", 4, scale(STUDY)).to_bytes(), TODAY)
+        first = desk(STUDY, ledger=ledger).answer(request(STUDY, "model", 2, scale(STUDY)).to_bytes(), TODAY)
     with Ledger.open(path, dataset="north", budget=BUDGET) as ledger:
         again = desk(STUDY, ledger=ledger)
-        refused(again, request(STUDY, "model", 4, scale(STUDY, radius=[2.0])), Reason.SCHEDULE)
-        assert again.answer(request(STUDY, "model", 4, scale(STUDY)).to_bytes(), TODAY) == first
+        refused(again, request(STUDY, "model", 2, scale(STUDY, radius=[2.0])), Reason.SCHEDULE)
+        assert again.answer(request(STUDY, "model", 2, scale(STUDY)).to_bytes(), TODAY) == first
         assert debits(ledger) == 1
-        assert answer(desk(NEWER, ledger=ledger), request(NEWER, "model", 4, scale(NEWER))).status is Status.RELEASED
+        assert answer(desk(NEWER, ledger=ledger), request(NEWER, "model", 2, scale(NEWER))).status is Status.RELEASED
 
 
 @pytest.mark.parametrize("seeded", [True, False])
@@ -266,7 +266,7 @@ HOSTILE = [
 def test_a_hostile_number_fails_for_no_cohort_or_for_every_cohort(name: str, value: float) -> None:
     """A status that depends on whether anybody passes the filter would be an exact answer without a price."""
     fits = scale(STUDY)
-    what = request(STUDY, "model", 4, {**fits, name: [value] * len(fits[name])})
+    what = request(STUDY, "model", 2, {**fits, name: [value] * len(fits[name])})
     assert answer(desk(STUDY, 0), what).status is answer(desk(STUDY, 300), what).status
 
 
@@ -304,8 +304,8 @@ def test_a_failed_request_is_paid_once_when_repeated(asked: Desk, monkeypatch: p
 def test_a_failed_step_is_not_open_to_other_numbers(asked: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(gate, "discrete_gaussian", lambda *arguments: 1 / 0)
-        assert answer(asked, request(STUDY, "model", 4, scale(STUDY))).status is Status.FAILED
-    refused(asked, request(STUDY, "model", 4, scale(STUDY, radius=[2.0])), Reason.SCHEDULE)
+        assert answer(asked, request(STUDY, "model", 2, scale(STUDY))).status is Status.FAILED
+    refused(asked, request(STUDY, "model", 2, scale(STUDY, radius=[2.0])), Reason.SCHEDULE)
 
 
 def test_a_query_that_cannot_be_computed_is_refused_before_it_is_paid(asked: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,10 +340,10 @@ def test_two_studies_share_the_budget_of_the_data_set() -> None:
     first, second = STUDY, NEWER
 
     def reasons(study: Study) -> list[str]:
-        requests = [request(study, "model", step, fitting(study, "model", step)) for step in range(6)]
+        requests = [request(study, "model", step, fitting(study, "model", step)) for step in range(4)]
         return [answer(desk(study, ledger=ledger), what).reason for what in requests]
 
-    assert reasons(first) == [""] * 6
+    assert reasons(first) == [""] * 4
     assert "budget" in reasons(second)
     assert ledger.spent().within(Budget(1.5, 1e-6))
 

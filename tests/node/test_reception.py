@@ -220,16 +220,16 @@ def test_the_next_minor_version_is_answered(home: NodeHome, version: str) -> Non
 
 
 def test_the_stewards_ceiling_holds_below_what_the_study_asks(home: NodeHome) -> None:
-    approve(home, ceiling=1.0)
+    approve(home, ceiling=2.5)
     asked = reception(home)
     found = []
     for ask in STUDY.asks:
         for step in range(len(ask.analysis.schedule())):
             found.append(reply(asked, home, asking(ask.id, step, fitting(STUDY, ask.id, step))).reason)
-    assert "budget" in found
+    assert {"", "budget"} <= set(found)
     with home.ledger() as ledger:
-        assert ledger.spent(STUDY.digest).epsilon(STUDY.budget.delta) <= 1.0
-        assert {entry.epsilon for entry in ledger.entries() if entry.kind == "debit"} == {1.0}
+        assert ledger.spent(STUDY.digest).epsilon(STUDY.budget.delta) <= 2.5
+        assert {entry.epsilon for entry in ledger.entries() if entry.kind == "debit"} == {2.5}
 
 
 def test_a_ceiling_lowered_later_holds_from_the_next_call_on(home: NodeHome) -> None:

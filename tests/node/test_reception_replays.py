@@ -28,11 +28,11 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_is_not_answered_with_other_numbers(home: NodeHome) -> None:
     approve(home)
     asked = reception(home)
-    assert reply(asked, home, asking("model", 4, scale(STUDY))).status is Status.RELEASED
+    assert reply(asked, home, asking("model", 2, scale(STUDY))).status is Status.RELEASED
     before = spent(home)
-    assert reply(asked, home, asking("model", 4, scale(STUDY, radius=[2.0]))).reason == "schedule"
+    assert reply(asked, home, asking("model", 2, scale(STUDY, radius=[2.0]))).reason == "schedule"
     asked.close()
-    assert reply(reception(home), home, asking("model", 4, scale(STUDY, radius=[2.0]))).reason == "schedule"
+    assert reply(reception(home), home, asking("model", 2, scale(STUDY, radius=[2.0]))).reason == "schedule"
     assert spent(home) == before
 
 
@@ -46,7 +46,7 @@ def test_after_a_revocation_not_even_stored_bytes_are_given(home: NodeHome) -> N
 
 
 def replayed(home: NodeHome, at_reception: int, at_desk: int) -> None:
-    asked, call = reception(home), asking("model", 4, scale(STUDY))
+    asked, call = reception(home), asking("model", 2, scale(STUDY))
     first, before = receipt(asked, home, call), spent(home)
     for k in range(at_reception):
         again = receipt(asked, home, call if k % 2 else dataclasses.replace(call, attempt=str(k)))

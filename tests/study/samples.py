@@ -90,7 +90,7 @@ def request(about: Study, ask: str, step: int = 0, parameters: Mapping[str, list
 
 def scale(study: Study, **other: list[float]) -> dict[str, list[float]]:
     """Parameters that fit a score of the small study's model."""
-    terms = study.ask("model").analysis.schedule()[4].width - 1
+    terms = study.ask("model").analysis.schedule()[2].width - 1
     return {"centre": [0.1] * terms, "spread": [0.5] * terms, "radius": [2.5], "beta": [0.2] * (terms + 1), **other}
 
 
@@ -101,7 +101,7 @@ def fitting(study: Study, ask: str, step: int) -> dict[str, list[float]]:
         width = study.ask(ask).analysis.schedule()[step].width
         del fits["radius"]
         return {**fits, "edges": [float(k) for k in range(width // 2 - 1)]}
-    names = {2: ("centre", "spread", "radius"), 3: ("centre", "spread", "radius"), 4: tuple(fits), 5: tuple(fits)}
+    names = {1: ("centre", "spread", "radius"), 2: tuple(fits), 3: tuple(fits)}
     return {name: fits[name] for name in names.get(step, ())} if ask == "model" else {}
 
 
