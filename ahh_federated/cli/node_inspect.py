@@ -199,6 +199,8 @@ def _verdict(home: NodeHome, study: Study, made: Decision | None) -> Iterator[st
         yield from _wrapped(f"The policy of this node forbids it: {_line(each)}.", "  ")
     if not objections:
         yield "The policy of this node forbids nothing in it."
+    for lacks in filter(None, (ask.lacks for ask in study.asks)):
+        yield from _wrapped(f"This node cannot answer all of it: {_line(lacks)}.", "  ")
     if made is None:
         yield f"Nobody has decided yet: `ahh node approve {study.id}`, or `ahh node refuse {study.id}`."
     else:

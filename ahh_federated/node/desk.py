@@ -98,6 +98,8 @@ class Desk:
         if request.ask not in asks:
             raise Refusal(Reason.SCHEDULE, "the study has no such ask")
         ask = asks[request.ask]
+        if ask.lacks:  # known from the start: nothing is to be paid for a model that cannot be finished
+            raise Refusal(Reason.QUERY, ask.lacks)
         lines = ask.analysis.schedule()
         if request.step >= len(lines) or lines[request.step].kind != request.kind:
             raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} is not what the study announced")

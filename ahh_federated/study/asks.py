@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Final
 
 from ahh_federated.analyses.counts import Counts
 from ahh_federated.analyses.histograms import Histogram
@@ -14,10 +16,12 @@ from ahh_federated.core.columns import Levels
 from ahh_federated.core.filters import Filter, parse_filter
 from ahh_federated.core.programs import Analysis
 from ahh_federated.errors import Misuse
+from ahh_federated.neural.training import Neural
 from ahh_federated.study.fields import Table
 from ahh_federated.study.model_asks import MODEL_ASKS
 from ahh_federated.study.picking import Columns, known_columns, levels_columns, measured_columns
 
+_TO_TRAIN: Final = ("torch", "opacus", "dp_accounting")  # a network, at a node
 Build = Callable[[Table, Columns, Mapping[str, Analysis]], Analysis]
 
 
@@ -32,6 +36,13 @@ class Ask:
     share: float
     analysis: Analysis
     models: tuple[str, ...] = ()
+
+    @property
+    def lacks(self) -> str:
+        """What a node needs to answer this and this machine has not, with the fix; empty when it has all."""
+        needed = _TO_TRAIN if isinstance(self.analysis, Neural) else ()
+        absent = ", ".join(name for name in needed if find_spec(name) is None)
+        return f"{self.id} trains a network, for which {absent} is missing: pip install 'ahh-federated[neural]'" if absent else ""
 
     def runnable(self, models: Mapping[str, Model], *, exact: bool = False) -> Analysis:
         """The analysis as the coordinator runs it: with the fitted models it needs, or made exact."""
