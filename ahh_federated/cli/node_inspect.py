@@ -93,11 +93,11 @@ def _rows(study: Study) -> str:
 
 
 def _messages(study: Study) -> int:
-    return sum(len(ask.analysis.schedule()) for ask in study.asks)
+    return sum(len(ask.lines) for ask in study.asks)
 
 
 def _ask(ask: Ask) -> str:
-    lines = ask.analysis.schedule()
+    lines = ask.lines
     who = f"patients where {ask.where.text}" if ask.where is not None else "all patients"
     numbers = sum(line.width for line in lines)
     often = f"{len(lines)} messages, each asking in view of what all partners answered before" if len(lines) > 1 else "1 message"

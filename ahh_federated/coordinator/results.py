@@ -84,7 +84,7 @@ class Results:
             reply = exchange.replies.get(name)
             if reply is not None and reply.exact is None and reply.status in _PAID:
                 ask = study.ask(exchange.request.ask)
-                spent = spent + study.event(ask, ask.analysis.schedule()[exchange.request.step])
+                spent = spent + study.event(ask, ask.lines[exchange.request.step])
         return spent
 
 

@@ -204,7 +204,7 @@ class _Noting:
         self.partners |= {
             name: f"{reply.status}: {reply.reason}" if reply.reason else str(reply.status) for name, reply in replies.items()
         }
-        self._note(ask, number + 1, len(ask.analysis.schedule()))
+        self._note(ask, number + 1, len(ask.lines))
 
     def ended(self, outcome: Outcome) -> None:
         pass

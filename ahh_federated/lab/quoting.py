@@ -94,7 +94,7 @@ def _events(study: Study, ask: Ask) -> list[Event]:
 
 
 def _item(study: Study, ask: Ask, errors: dict[int, dict[str, float]]) -> Item:
-    lines = ask.analysis.schedule()
+    lines = ask.lines
     return Item(
         ask=ask.id,
         analysis=ask.name,

@@ -100,7 +100,7 @@ class Desk:
         ask = asks[request.ask]
         if ask.lacks:  # known from the start: nothing is to be paid for a model that cannot be finished
             raise Refusal(Reason.QUERY, ask.lacks)
-        lines = ask.analysis.schedule()
+        lines = ask.lines
         if request.step >= len(lines) or lines[request.step].kind != request.kind:
             raise Refusal(Reason.SCHEDULE, f"step {request.step} of {ask.id} is not what the study announced")
         line = lines[request.step]

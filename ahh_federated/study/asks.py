@@ -14,7 +14,7 @@ from ahh_federated.analyses.moments import Moments
 from ahh_federated.analyses.quantiles import Quantiles
 from ahh_federated.core.columns import Levels
 from ahh_federated.core.filters import Filter, parse_filter
-from ahh_federated.core.programs import Analysis
+from ahh_federated.core.programs import Analysis, Line
 from ahh_federated.errors import Misuse
 from ahh_federated.neural.training import Neural
 from ahh_federated.study.fields import Table
@@ -27,7 +27,10 @@ Build = Callable[[Table, Columns, Mapping[str, Analysis]], Analysis]
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """`analysis` is bound to the study's declarations; `models` names the earlier asks whose models it needs."""
+    """`analysis` is bound to the study's declarations; `models` names the earlier asks whose models it needs.
+
+    `lines`: its schedule.
+    """
 
     id: str
     name: str
@@ -35,6 +38,7 @@ class Ask:
     where: Filter | None
     share: float
     analysis: Analysis
+    lines: tuple[Line, ...]
     models: tuple[str, ...] = ()
 
     @property
@@ -69,6 +73,7 @@ def read_ask(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> Ask:
         where=parse_filter(where, columns, table.at("where")) if where else None,
         share=table.number("share", 0.0, 1.0, example="0.2"),
         analysis=analysis,
+        lines=tuple(analysis.schedule()),
         models=analysis.needs if isinstance(analysis, OnModels) else (),
     )
     table.done()

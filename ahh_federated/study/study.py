@@ -74,12 +74,12 @@ class Study:
 
     def event(self, ask: Ask, line: Line) -> Event:
         """What one step will cost: known before anything is asked."""
-        first = line if not line.place else next(each for each in ask.analysis.schedule() if each.plan == line.plan)
+        first = line if not line.place else next(each for each in ask.lines if each.plan == line.plan)
         return self._event(line, self.mu(ask, first))
 
     def events(self, ask: Ask) -> list[Event]:
         """What each step of an ask will cost."""
-        lines = ask.analysis.schedule()
+        lines = ask.lines
         firsts = {line.plan: line for line in reversed(lines)}
         return [self._event(line, self.mu(ask, firsts[line.plan] if line.place else line)) for line in lines]
 
@@ -220,7 +220,7 @@ def _asks(content: Any, columns: Mapping[str, Column]) -> tuple[Ask, ...]:
 
 def _check_affordable(study: Study) -> None:
     """The integer grid, and the tail of each plan, are charged to a hundredth of delta; refuse a study too wide for that."""
-    plans = sum(line.planned and not line.place for ask in study.asks for line in ask.analysis.schedule())
+    plans = sum(line.planned and not line.place for ask in study.asks for line in ask.lines)
     if plans > MOST_PLANS:
         raise Misuse(f"ask has {plans} models that are trained on samples: a study has at most {MOST_PLANS} of them")
     events: list[Event] = []
