@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Final
 
@@ -29,7 +29,7 @@ Build = Callable[[Table, Columns, Mapping[str, Analysis]], Analysis]
 class Ask:
     """`analysis` is bound to the study's declarations; `models` names the earlier asks whose models it needs.
 
-    `lines`: its schedule.
+    `lines`: its schedule, made once.
     """
 
     id: str
@@ -38,8 +38,11 @@ class Ask:
     where: Filter | None
     share: float
     analysis: Analysis
-    lines: tuple[Line, ...]
     models: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lines", tuple(self.analysis.schedule()))
 
     @property
     def lacks(self) -> str:
@@ -73,7 +76,6 @@ def read_ask(table: Table, columns: Columns, earlier: Mapping[str, Ask]) -> Ask:
         where=parse_filter(where, columns, table.at("where")) if where else None,
         share=table.number("share", 0.0, 1.0, example="0.2"),
         analysis=analysis,
-        lines=tuple(analysis.schedule()),
         models=analysis.needs if isinstance(analysis, OnModels) else (),
     )
     table.done()
