@@ -22,7 +22,17 @@ from ahh_federated.analyses.choice import Choice
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.fit import Fit, Used
 from ahh_federated.analyses.models import Equation, Family
-from ahh_federated.analyses.newton import RIDGE, WIDE_VARIANCE, Evidence, Surrogate, combine, prior, solve, surrogate
+from ahh_federated.analyses.newton import (
+    RIDGE,
+    WIDE_VARIANCE,
+    Evidence,
+    Surrogate,
+    combine,
+    expected_variance,
+    prior,
+    solve,
+    surrogate,
+)
 from ahh_federated.analyses.opening import COMPLETE, KIND, opening
 from ahh_federated.analyses.rounds import Rounds, Solved, first_lines, scale_of, score_shares, second, whole
 from ahh_federated.analyses.scaling import Standard, rounded, standardise
@@ -179,7 +189,9 @@ def _evidence(rounds: Rounds, standard: Standard) -> tuple[Surrogate, Evidence, 
 def _step(rounds: Rounds, standard: Standard, beta: F64 | None) -> F64:
     phi, first, scores = _evidence(rounds, standard)
     start = first.beta if beta is None else beta
-    return solve(phi, combine(phi, first, scores, start), prior(len(start)), start)
+    evidence = combine(phi, first, scores, start)
+    variance = expected_variance(phi, evidence, start) if scores else 1.0  # the surrogate alone is no witness
+    return solve(phi, evidence, prior(len(start), variance), start)
 
 
 def _spread(phi: Surrogate, beta: F64) -> tuple[float, float]:

@@ -183,6 +183,19 @@ def prior(width: int, variance: float = 1.0, intercept: float = 9.0) -> F64:
     return np.array([intercept, *[variance / max(width - 1, 1)] * (width - 1)])
 
 
+def expected_variance(phi: Surrogate, evidence: Combined, start: F64) -> float:
+    """What a prior gives the linear predictor: 1, or the least that the evidence shows it to have (docs/dp-newton.md, section 6).
+
+    An unshrunk solution b has b'S b = the true value + tr(S V) on average, V its covariance.
+    """
+    b = solve(phi, evidence, np.full(len(start), WIDE_VARIANCE), start)
+    inverse = np.linalg.inv(phi.hessian(b) + RIDGE * phi.n * np.eye(len(b)))
+    spread = phi.covariance @ (inverse + evidence.variance * inverse @ inverse)
+    found = float(b @ phi.covariance @ b - np.trace(spread))
+    error = math.sqrt(max(2 * float(np.trace(spread @ spread)) + 4 * float(b @ spread @ phi.covariance @ b), 0.0))
+    return max(1.0, found - 2 * error)
+
+
 def solve(phi: Objective, evidence: Combined, prior_variance: F64, start: F64) -> F64:
     """argmin of Phi + proximal term + offset'beta + the prior; strictly convex, damped Newton.
 
