@@ -145,6 +145,12 @@ class Scale:
     radius: float
     exact: bool = False
 
+    @classmethod
+    def plain(cls, design: Design) -> Scale:
+        """One that no data have a part in: for what is the same on every scale."""
+        terms = design.width - 1
+        return cls((0.0,) * terms, (1.0,) * terms, 1.0)
+
     @property
     def unit(self) -> float:
         """What x is a multiple of, inverted: grid steps in one unit of x."""

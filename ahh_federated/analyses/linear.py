@@ -73,7 +73,7 @@ class Linear:
 
     def schedule(self) -> Sequence[Line]:
         shares = score_shares(self.rounds)
-        first = first_lines(self.design, self.outcome, CrossSums.kind)
+        first = first_lines(self.design, self.outcome, self._second(Scale.plain(self.design), 0.0, 1.0))
         return [*first, *(Line(Residuals.kind, self.design.width + 1, share) for share in shares)]
 
     def query(self, kind: str, parameters: Parameters) -> Query:

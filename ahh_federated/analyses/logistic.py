@@ -81,7 +81,7 @@ class Logistic:
 
     def schedule(self) -> Sequence[Line]:
         shares = score_shares(self.rounds) if not self.exact else [1e-6] * self.rounds
-        first = first_lines(self.design, self.outcome, glm.ClassSums.kind)
+        first = first_lines(self.design, self.outcome, self._second(Scale.plain(self.design)))
         return [*first, *(line for share in shares for line in self._round(share))]
 
     def _round(self, share: float) -> list[Line]:

@@ -15,15 +15,14 @@ from ahh_federated.analyses.gaussian import CrossSums
 from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.opening import COMPLETE, MOMENTS, opening_line
 from ahh_federated.analyses.scaling import Standard
-from ahh_federated.core.bounds import SQUARE_STEPS
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column
-from ahh_federated.core.programs import Line, numbers, together
+from ahh_federated.core.programs import Line, numbers
 from ahh_federated.core.queries import Parameters, Stack
 from ahh_federated.core.releases import Pooled, Round
 
 GRAM, SUMS, GROWTH = 0.12, 0.25, 1.5  # shares; each score gets GROWTH times the one before
-_MULTIPLIERS = (1, 5912)  # of Gram matrix and sums, whose grids differ: 2**12 sqrt(SUMS / GRAM)
+MULTIPLIERS = (1, 5912)  # of Gram matrix and sums, whose grids differ: 2**12 sqrt(SUMS / GRAM)
 
 
 def score_shares(rounds: int) -> list[float]:
@@ -32,16 +31,14 @@ def score_shares(rounds: int) -> list[float]:
     return [(1 - COMPLETE - MOMENTS - GRAM - SUMS) * g / sum(growth) for g in growth]
 
 
-def first_lines(design: Design, outcome: Column, sums: str) -> list[Line]:
-    """The first two lines of a schedule: the opening; the Gram matrix with the sums of this kind."""
-    d = design.width
-    lines = [Line(glm.Gram.kind, d * d, GRAM, SQUARE_STEPS), Line(sums, 2 * d, SUMS)]
-    return [opening_line(design, outcome), together(lines, _MULTIPLIERS)]
+def first_lines(design: Design, outcome: Column, second: Stack) -> list[Line]:
+    """The first two lines of a schedule."""
+    return [opening_line(design, outcome), Line.of(second, GRAM + SUMS)]
 
 
 def second(gram: glm.Gram, sums: glm.ClassSums | CrossSums) -> Stack:
     """The second message: the Gram matrix with the first sums."""
-    return Stack((gram, sums), _MULTIPLIERS)
+    return Stack((gram, sums), MULTIPLIERS)
 
 
 def scale_of(parameters: Parameters, design: Design, *, exact: bool) -> Scale:

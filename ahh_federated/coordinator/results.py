@@ -14,7 +14,7 @@ from ahh_federated.coordinator.session import Outcome
 from ahh_federated.coordinator.transcript import Exchange, Header, Spending
 from ahh_federated.core.costs import Spent
 from ahh_federated.core.queries import Query
-from ahh_federated.core.releases import Answer, Exact, Release, Status, apart
+from ahh_federated.core.releases import Answer, Exact, Release, Status, part_told
 from ahh_federated.core.sums import step
 from ahh_federated.study import Ask, Study, canonical
 
@@ -89,7 +89,7 @@ class Results:
 
 
 def _patients(query: Query, answer: Answer) -> Number:
-    counts, told = apart(query, answer)[0]
+    counts, told = part_told(query, answer, 0)
     patients = counts.patients(told.values)
     assert patients is not None, f"{query.kind} begins a model, and does not tell how many patients it is of"
     return number(patients, told.stderr * math.sqrt(counts.width - 1), least=0.0)

@@ -165,6 +165,8 @@ def _leniently(reply: Reply, query: Query, sigma: int, exact: bool) -> tuple[Rep
 
 def _decode(reply: Reply, query: Query, sigma: int, exact: bool) -> Answer | Status:
     if reply.status is not Status.RELEASED:
+        if reply.cells is not None or reply.exact is not None or reply.sigma:
+            raise Breach(f"a reply that is {reply.status} carries numbers")
         return reply.status
     if exact and reply.exact is not None:
         if reply.exact.shape != (query.width,) or not np.isfinite(reply.exact).all():

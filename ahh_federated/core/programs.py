@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ahh_federated.core.bounds import ROW_STEPS
-from ahh_federated.core.queries import Local, Parameters, Query, joined
+from ahh_federated.core.queries import Local, Parameters, Query
 from ahh_federated.core.releases import Round
 from ahh_federated.core.sampling import RATE_ONE
-from ahh_federated.core.sums import sensitivity, stacked
+from ahh_federated.core.sums import sensitivity
 from ahh_federated.errors import Breach
 
 LARGEST = 1e6  # of any parameter: designs are standardised, so honest ones stay far below
@@ -39,6 +39,11 @@ class Line:
     place: int = 0
     steps: int = 1
 
+    @classmethod
+    def of(cls, query: Query, share: float) -> Line:
+        """A line that is in no plan."""
+        return cls(query.kind, query.width, share, sensitivity(query))
+
     @property
     def planned(self) -> bool:
         return (self.rate, self.count) != (RATE_ONE, 1)
@@ -51,16 +56,6 @@ class Line:
     def covers(self, query: Query) -> bool:
         steps = query.steps if isinstance(query, Local) else 1
         return (self.kind, self.width, self.sensitivity, self.steps) == (query.kind, query.width, sensitivity(query), steps)
-
-
-def together(lines: Sequence[Line], multipliers: Sequence[int]) -> Line:
-    """The line of a stack.  Its share is theirs together, however the multipliers split it."""
-    return Line(
-        kind=joined(*(line.kind for line in lines)),
-        width=sum(line.width for line in lines),
-        share=math.fsum(line.share for line in lines),
-        sensitivity=stacked(zip((line.sensitivity for line in lines), multipliers, strict=True)),
-    )
 
 
 Program = Generator[Query, Round, Any]

@@ -67,18 +67,19 @@ class Stack:
     """Several sums in one message, which do not wait for each other.
 
     Each part keeps its own bound and grid; its integers are multiplied by a public one, so that the parts can share a single
-    scale of noise as their shares of the budget say (core/sums.py: sensitivity).
+    scale of noise as their shares of the budget say (core/sums.py: sensitivity).  The first part tells how many patients there
+    are, if one does.
 
     Raises:
-        ValueError: unless every part has a multiplier, from 1 to 2**13, and parts agree on the parameters that they share.
+        ValueError: unless every part has a multiplier, a positive integer, and parts agree on the parameters that they share.
     """
 
     parts: tuple[Summed, ...]
     multipliers: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.parts or len(self.parts) != len(self.multipliers) or not all(1 <= m <= 1 << 13 for m in self.multipliers):
-            raise ValueError(f"every part of a stack has a multiplier from 1 to 2**13, got {self.multipliers}")
+        if len(self.parts) != len(self.multipliers) or not all(type(m) is int and m > 0 for m in self.multipliers):
+            raise ValueError(f"every part of a stack has a multiplier, a positive integer: got {self.multipliers}")
         if any(self.parameters()[name] != values for part in self.parts for name, values in part.parameters().items()):
             raise ValueError(f"the parts of {self.kind} carry different numbers under one name")
 

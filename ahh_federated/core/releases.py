@@ -29,7 +29,7 @@ class Status(StrEnum):
 class Release:
     """Noised integers, shape (width,), the value of one grid step and the noise's scale in steps.
 
-    Those of a stack are one vector until it is taken apart (see `apart`).  The result of a local program is noised inside, sum by
+    Those of a stack are one vector until it is taken apart (`part_told`).  The result of a local program is noised inside, sum by
     sum: its `stderr` means nothing.
     """
 
@@ -67,19 +67,15 @@ class Exact:
 Answer = Release | Exact
 
 
-def apart(query: Query, answer: Answer) -> list[tuple[Summed | Local, Answer]]:
-    """Each part of a stack with its own answer; what is no stack is its own only part."""
+def part_told(query: Query, answer: Answer, number: int) -> tuple[Summed | Local, Answer]:
+    """One part of a stack with its own answer; what is no stack is its own only part."""
     if not isinstance(query, Stack):
-        return [(query, answer)]
-    found: list[tuple[Summed | Local, Answer]] = []
-    start = 0
-    for part, multiplier in zip(query.parts, query.multipliers, strict=True):
-        cells = slice(start, start := start + part.width)
-        own: Answer = Exact(answer.values[cells])
-        if isinstance(answer, Release):
-            own = Release(answer.cells[cells], step(part) / multiplier, answer.sigma)
-        found.append((part, own))
-    return found
+        return query, answer
+    part, start = query.parts[number], sum(each.width for each in query.parts[:number])
+    cells = slice(start, start + part.width)
+    if isinstance(answer, Release):
+        return part, Release(answer.cells[cells], step(part) / query.multipliers[number], answer.sigma)
+    return part, Exact(answer.values[cells])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +105,7 @@ class Round:
 
     def total(self, partners: Iterable[str] | None = None) -> Pooled:
         """The sum over some partners, by default all who released, each with weight one."""
+        assert not isinstance(self.query, Stack), f"the parts of {self.query.kind} have units of their own: take one"
         parts = [self.of(name) for name in (self.partners if partners is None else sorted(partners))]
         values = np.sum([part.values for part in parts], axis=0) if parts else np.zeros(self.query.width)
         return Pooled(np.asarray(values), float(np.sqrt(sum(part.stderr**2 for part in parts))))
@@ -116,5 +113,5 @@ class Round:
     def part(self, number: int) -> Round:
         """The round of one part of a stack."""
         assert isinstance(self.query, Stack), f"{self.query.kind} is no stack"
-        split = {name: r if isinstance(r, Status) else apart(self.query, r)[number][1] for name, r in self.replies.items()}
-        return Round(self.query.parts[number], split)
+        told = {name: r if isinstance(r, Status) else part_told(self.query, r, number)[1] for name, r in self.replies.items()}
+        return Round(self.query.parts[number], told)

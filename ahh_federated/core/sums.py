@@ -11,7 +11,7 @@ by a vector of squared length at most the sum over parts of (multiplier x sensit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,21 +25,24 @@ I64 = NDArray[np.int64]
 _CELLS = 1 << 19  # float64 values in a chunk: 4 MiB, about one core's cache
 _MOST_KEPT = 1 << 14  # patients computed with at a time: what a query works in may be wider than what it gives
 _MOST_ROWS = 1 << 20  # 2**20 patients of 2**32 stay below 2**53
+_MOST_STEPS = int(2**32.9)  # of a part of a stack: 2**30 patients and the largest noise stay below 2**63
 LOCAL_STEP = 2.0**-20  # of a local program's result
 
 Chosen = Callable[[int], NDArray[np.bool_]]
 
 
 def sensitivity(query: Query) -> int:
-    """The exact L2 sensitivity of the integer sum to one patient, in grid steps; that of a stack is rounded up."""
-    if isinstance(query, Stack):
-        return stacked(zip((sensitivity(part) for part in query.parts), query.multipliers, strict=True))
-    return SQUARE_STEPS if isinstance(query, Squares) else ROW_STEPS
+    """The exact L2 sensitivity of the integer sum to one patient, in grid steps; that of a stack is rounded up.
 
-
-def stacked(parts: Iterable[tuple[int, int]]) -> int:
-    """The sensitivity of a stack from those of its parts and their multipliers."""
-    return math.isqrt(sum((each * multiplier) ** 2 for each, multiplier in parts) - 1) + 1
+    Raises:
+        ValueError: when a multiplier is so large that a sum over 2**30 patients might not fit into 64 bits.
+    """
+    if not isinstance(query, Stack):
+        return SQUARE_STEPS if isinstance(query, Squares) else ROW_STEPS
+    parts = [multiplier * sensitivity(part) for part, multiplier in zip(query.parts, query.multipliers, strict=True)]
+    if max(parts) > _MOST_STEPS:
+        raise ValueError(f"{query.kind}: a multiplier times the part's sensitivity passes 2**32.9, got {parts}")
+    return math.isqrt(sum(each * each for each in parts) - 1) + 1
 
 
 def step(query: Query) -> float:
@@ -47,6 +50,11 @@ def step(query: Query) -> float:
     if isinstance(query, Stack):
         return 1.0
     return LOCAL_STEP if isinstance(query, Local) else query.bound / sensitivity(query)
+
+
+def parts_of(query: Summed | Stack) -> tuple[Summed, ...]:
+    """The parts of a stack; anything else is its own only part."""
+    return query.parts if isinstance(query, Stack) else (query,)
 
 
 def integer_sum(
@@ -72,11 +80,6 @@ def integer_sum(
     return total
 
 
-def parts_of(query: Summed | Stack) -> tuple[Summed, ...]:
-    """The parts of a stack; anything else is its own."""
-    return query.parts if isinstance(query, Stack) else (query,)
-
-
 def _across(query: Summed) -> int:
     return query.width if isinstance(query, Rows) else round(query.width**0.5)
 
@@ -96,8 +99,15 @@ def patient_integers(query: Summed, part: Cohort) -> F64:
         if isinstance(query, Rows):
             if query.width > WIDEST:
                 raise ValueError(f"{query.kind} has {query.width} numbers, more than the {WIDEST} a row can have")
-            return on_grid(query.rows(part), query.bound, ROW_STEPS)
-        return on_grid(query.factors(part), query.bound**0.5, FACTOR_STEPS)
+            return on_grid(_shaped(query, query.rows(part), part), query.bound, ROW_STEPS)
+        return on_grid(_shaped(query, query.factors(part), part), query.bound**0.5, FACTOR_STEPS)
+
+
+def _shaped(query: Summed, vectors: F64, part: Cohort) -> F64:
+    """Numpy would stretch a vector that is too short over all that was paid for."""
+    if vectors.shape != (len(part), _across(query)):
+        raise ValueError(f"{query.kind} says it is {_across(query)} numbers a patient, and gives another shape")
+    return vectors
 
 
 def integer_sum_slowly(query: Summed | Stack, cohort: Cohort, where: Filter | None = None) -> list[int]:

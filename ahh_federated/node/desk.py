@@ -17,7 +17,7 @@ from ahh_federated.core.costs import Budget
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.gate import Order, release
 from ahh_federated.core.queries import Query
-from ahh_federated.core.releases import Release, Status, apart
+from ahh_federated.core.releases import Release, Status, part_told
 from ahh_federated.errors import Breach, Reason, Refusal
 from ahh_federated.node.ledger import Ledger
 from ahh_federated.node.policy import OPEN, Policy
@@ -120,6 +120,6 @@ class Desk:
 
     def _too_small(self, query: Query, released: Release) -> bool:
         """Judged on the paid, noised count only: an exact count would flip with one patient and has no price."""
-        first, told = apart(query, released)[0]
+        first, told = part_told(query, released, 0)
         patients = first.patients(told.values)
         return patients is not None and patients < self.policy.minimum_cohort

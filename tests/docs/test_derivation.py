@@ -45,7 +45,7 @@ def test_the_table_of_queries_is_the_schedule() -> None:
 
 def test_the_multipliers_of_the_page_are_those_of_the_code() -> None:
     said = re.findall(r"\((\d+), (\d+)\) for", PAGE.read_text())
-    assert [(int(m), int(n)) for m, n in said] == [opening._MULTIPLIERS, rounds._MULTIPLIERS]
+    assert [(int(m), int(n)) for m, n in said] == [opening.MULTIPLIERS, rounds.MULTIPLIERS]
 
 
 def test_the_surrogates_gradient_and_hessian_by_the_pages_formulas() -> None:

@@ -19,9 +19,9 @@ from ahh_federated.core.costs import Budget, Event
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.filters import parse_filter
 from ahh_federated.core.gate import Order, price, release
-from ahh_federated.core.programs import Line, together
+from ahh_federated.core.programs import Line
 from ahh_federated.core.queries import Local, Query, Rows, Squares, Stack, Summed
-from ahh_federated.core.releases import Exact, Round, Status, apart
+from ahh_federated.core.releases import Exact, Round, Status, part_told
 from ahh_federated.core.sums import integer_sum, integer_sum_slowly, sensitivity, step
 from tests.analyses.drivers import OpenBooks, plain_sum
 from tests.laws.cohorts import cohorts, plausible_cohort, without
@@ -46,7 +46,7 @@ STACKS = {
     "opening of a measured outcome": lambda rng: opening.opening(INDICATORS, BMI),
     "Gram matrix and class sums": second,
     "Gram matrix and cross sums": crossed,
-    "three": lambda rng: Stack((CellCounts((SEX,)), CellCounts((ZONE,)), glm.Gram(COMPLETE_CASES, CASE, SCALE)), (8191, 1, 3)),
+    "three": lambda rng: Stack((CellCounts((SEX,)), CellCounts((ZONE,)), glm.Gram(COMPLETE_CASES, CASE, SCALE)), (5000, 1, 1)),
 }
 every_stack = pytest.mark.parametrize("name", STACKS)
 
@@ -92,8 +92,8 @@ def test_some_patient_comes_near_the_bound_of_a_stack(name: str) -> None:
 
 
 def test_the_sensitivity_is_the_root_of_the_squares_rounded_up() -> None:
-    query = Stack((CellCounts((SEX,)), glm.Gram(COMPLETE_CASES, CASE, SCALE)), (7, 3))
-    squares = (7 * ROW_STEPS) ** 2 + (3 * SQUARE_STEPS) ** 2
+    query = Stack((CellCounts((SEX,)), glm.Gram(COMPLETE_CASES, CASE, SCALE)), (7000, 1))
+    squares = (7000 * ROW_STEPS) ** 2 + SQUARE_STEPS**2
     assert (sensitivity(query) - 1) ** 2 < squares <= sensitivity(query) ** 2
 
 
@@ -103,10 +103,18 @@ def test_a_stack_is_of_no_other_shape() -> None:
     assert query.kind == "glm.complete/1+glm.moments/1"
 
 
-@pytest.mark.parametrize("multipliers", [(), (1,), (1, 0), (1, -1), (1, 8193), (1, 2, 3)], ids=str)
+@pytest.mark.parametrize("multipliers", [(), (1,), (1, 0), (1, -1), (1, 2.0), (1, True), (1, 2, 3)], ids=str)
 def test_multipliers_that_do_not_fit_are_refused(multipliers: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="multiplier"):
         Stack((CellCounts((SEX,)), CellCounts((ZONE,))), multipliers)
+
+
+def test_a_multiplier_that_a_large_sum_could_not_hold_is_refused() -> None:
+    square, row = glm.Gram(COMPLETE_CASES, CASE, SCALE), CellCounts((SEX,))
+    assert sensitivity(Stack((square, row), (1, 7600)))
+    for multipliers in ((2, 1), (1, 7700)):
+        with pytest.raises(ValueError, match="passes 2"):
+            sensitivity(Stack((square, row), multipliers))
 
 
 def test_parts_that_carry_different_numbers_under_one_name_are_refused() -> None:
@@ -162,15 +170,21 @@ def test_the_parts_of_a_regression_have_the_shares_that_are_announced(number: in
 
 def test_an_exact_answer_is_taken_apart_as_it_is() -> None:
     query, cohort = made("opening", 0), plausible_cohort(60, 2)
-    parts = apart(query, Exact(plain_sum(query, cohort)))
-    for (part, answer), expected in zip(parts, query.parts, strict=True):
+    for number, expected in enumerate(query.parts):
+        part, told = part_told(query, Exact(plain_sum(query, cohort)), number)
         assert part is expected
-        assert np.array_equal(answer.values, plain_sum(expected, cohort))
+        assert np.array_equal(told.values, plain_sum(expected, cohort))
 
 
 def test_what_is_no_stack_is_its_own_only_part() -> None:
     query, answer = CellCounts((SEX,)), Exact(np.array([1.0, 2.0]))
-    assert apart(query, answer) == [(query, answer)]
+    assert part_told(query, answer, 0) == (query, answer)
+
+
+def test_a_stack_has_no_total_until_it_is_taken_apart() -> None:
+    query, cohort = made("opening", 0), plausible_cohort(30, 2)
+    with pytest.raises(AssertionError, match="units of their own"):
+        released(query, cohort, price(query, 0.5), 1).total()
 
 
 def test_a_plan_of_stacks_takes_one_sample_for_all_parts() -> None:
@@ -183,13 +197,11 @@ def test_a_plan_of_stacks_takes_one_sample_for_all_parts() -> None:
     assert np.array_equal(total[:width], total[width : 2 * width])
 
 
-def test_the_line_of_a_stack_is_made_of_those_of_its_parts() -> None:
+def test_a_line_covers_its_own_stack_alone() -> None:
     parts: tuple[Summed, ...] = (CellCounts((SEX,)), glm.Gram(COMPLETE_CASES, CASE, SCALE))
-    lines = [Line(part.kind, part.width, 0.2, sensitivity(part)) for part in parts]
-    line = together(lines, (5, 2))
-    assert line.covers(Stack(parts, (5, 2)))
-    assert line.share == pytest.approx(0.4)
-    for other in (Stack(parts, (5, 3)), Stack(parts[::-1], (2, 5)), parts[0]):
+    line = Line.of(Stack(parts, (500, 1)), 0.4)
+    assert line.covers(Stack(parts, (500, 1)))
+    for other in (Stack(parts, (501, 1)), Stack(parts[::-1], (1, 500)), parts[0]):
         assert not line.covers(other)
 
 
