@@ -3,7 +3,7 @@
     complete cases → moments → rounds of training
 
 way = "sgd"     every round each node releases one noised sum of clipped gradients; the coordinator steps
-way = "local"   every round each node runs `local_steps` of DP-SGD by itself (neural/queries.py) and releases how far it went
+way = "local"   every round each node takes `local_steps` by itself (neural/queries.py) and releases how far it went
 
 With a sampling rate below one every sum is about a secret Poisson sample, and all sums are one plan, paid by its first message
 (docs/proofs/sampling.md).  Rate, rounds, steps and clip are in the study file; none follows from a number of patients.  A sum is
