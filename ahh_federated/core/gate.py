@@ -26,7 +26,7 @@ from ahh_federated.core.filters import Filter
 from ahh_federated.core.local import on_public_grid, walk
 from ahh_federated.core.noise import discrete_gaussian
 from ahh_federated.core.queries import Local, Query, Stack, Summed
-from ahh_federated.core.releases import Release
+from ahh_federated.core.releases import Pooled, Release
 from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.core.sums import Chosen, integer_sum, parts_of, patient_integers, sensitivity, step
 from ahh_federated.errors import Breach, Misuse, Reason, Refusal
@@ -122,7 +122,8 @@ def _result(program: Local, cohort: Cohort, where: Filter | None, event: Event, 
             return np.asarray(end.value)
         except Exception:
             break
-        total = _released(query, cohort, where, event, entropy.derive(b"sum %d" % number)).values
+        summed = _released(query, cohort, where, event, entropy.derive(b"sum %d" % number))
+        total = Pooled(summed.values, summed.stderr)
     return np.zeros(program.width)
 
 
@@ -137,7 +138,7 @@ def _rehearse(query: Query, cohort: Cohort, where: Filter | None) -> None:
             steps = walk(query, 1)
             _try(next(steps), cohort, where)
             with suppress(StopIteration):
-                steps.send(np.zeros(query.width))
+                steps.send(Pooled(np.zeros(query.width), 0.0))
         else:
             _try(query, cohort, where)
     except Misuse as error:  # the node lacks something that the study needs

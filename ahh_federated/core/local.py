@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.queries import Local, Rows
+from ahh_federated.core.releases import Pooled
 from ahh_federated.core.sums import LOCAL_STEP
 
 LARGEST = 1 << 20  # of a result: 2**40 grid steps
 
 
-def walk(program: Local, steps: int) -> Generator[Rows, F64, F64]:
-    """Yields the query of each step, is sent its sum in the query's unit, and returns the result, shape (width,).
+def walk(program: Local, steps: int) -> Generator[Rows, Pooled, F64]:
+    """Yields the query of each step, is sent its sum in the query's unit and what noise it has, and returns the result,
+    shape (width,).
 
     Raises:
         ValueError: when the program gives something else than it says; and whatever the program raises.
@@ -32,7 +34,7 @@ def walk(program: Local, steps: int) -> Generator[Rows, F64, F64]:
             raise ValueError(f"{program.kind} asks for another sum than it says")
         total = yield query
         with np.errstate(all="ignore"):  # of noised sums, that is; what is not finite ends the program
-            state = _finite(program.advance(state, total))
+            state = _finite(program.advance(state, total.values, total.stderr))
     result = np.asarray(program.result(state), dtype=np.float64)
     if result.shape != (program.width,):
         raise ValueError(f"{program.kind} gives another result than it says")

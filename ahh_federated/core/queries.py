@@ -118,8 +118,11 @@ class Local(_Summed, Protocol):
         """The next sum, of this program's width and bound."""
         ...
 
-    def advance(self, state: F64, total: F64) -> F64:
-        """The state after a noised sum, shape (width,), in the query's unit."""
+    def advance(self, state: F64, total: F64, stderr: float) -> F64:
+        """The state after a noised sum, shape (width,), in the query's unit.
+
+        stderr: of the sum's noise, public; zero in an exact run.
+        """
         ...
 
     def result(self, state: F64) -> F64:

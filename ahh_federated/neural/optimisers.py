@@ -1,7 +1,7 @@
-"""Steps of the coordinator: free post-processing of noised sums, in numpy.
+"""Steps of the coordinator and of local training: free post-processing of noised sums, in numpy.
 
-way = "sgd"     a gradient comes in        sgd, adam
-way = "local"   a mean update comes in     fedavg, fedprox (the same here; its pull is at the nodes), fedadam
+a gradient comes in        sgd, adam: the coordinator's in way "sgd", each node's own in way "local"
+a mean update comes in     fedavg, fedprox (the same here; its pull is at the nodes), fedadam: the coordinator's in way "local"
 
 Adam knows the noise.  The squared gradients it averages are too large by the noise's variance s**2, which is public: it
 subtracts that (Tang, Shpilevskiy and Lecuyer, "DP-AdamBC", AAAI 2024, section 3), and keeps at least s**2, so that no number
@@ -17,6 +17,7 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 
+from ahh_federated.analyses.scaling import rounded
 from ahh_federated.core.cohorts import F64
 
 OptimiserName = Literal["adam", "sgd"]
@@ -36,6 +37,16 @@ class State:
     @classmethod
     def at(cls, theta: F64) -> State:
         return cls(theta, np.zeros_like(theta), np.zeros_like(theta))
+
+    @classmethod
+    def of(cls, numbers: F64) -> State:
+        """From `numbers()`."""
+        theta, first, second = np.split(numbers[:-1], 3)
+        return cls(theta, first, second, int(numbers[-1]))
+
+    def numbers(self) -> F64:
+        """All of it, shape (3 width + 1,): the state of a local program (core/queries.py)."""
+        return np.concatenate([self.theta, self.first, self.second, [self.steps]])
 
 
 class Optimiser(Protocol):
@@ -100,3 +111,12 @@ class FedAdam:
 
 OPTIMISERS: Final[Mapping[OptimiserName, Callable[[float], Optimiser]]] = {"adam": Adam, "sgd": Sgd}
 SERVERS: Final[Mapping[ServerName, Callable[[], Optimiser]]] = {"fedavg": FedAvg, "fedprox": FedAvg, "fedadam": FedAdam}
+
+
+def local_rate(learning_rate: float, partners: int, place: int) -> float:
+    """The learning rate of local steps in round `place`, counted from 0; public.
+
+    It falls as the root of rounds, so that the last of few rounds settles.  The mean of the updates of many partners has less
+    noise than each, so they go further: by the fourth root, between what one node's noise and what the mean's would allow.
+    """
+    return rounded(np.array(learning_rate * max(partners, 1) ** 0.25 / math.sqrt(place + 1)))[0]

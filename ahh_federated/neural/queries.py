@@ -23,6 +23,7 @@ from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.errors import Misuse
 from ahh_federated.neural.architecture import Network
 from ahh_federated.neural.families import Outcome
+from ahh_federated.neural.optimisers import OPTIMISERS, OptimiserName, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +92,18 @@ class Gradient:
 class LocalTraining:
     """DP-SGD at one node: `steps` noised sums, of which only what they lead to leaves.
 
-    A step goes against the sum of clipped gradients divided by rate x `patients`, the expected size of a sample; `patients` is
-    released.  `proximal` pulls back to where it began (FedProx: Li et al., MLSys 2020, section 3.2).
+    A step follows from the sum of clipped gradients divided by rate x `expected`, the size of a sample to be expected, which is
+    released; the optimiser is told the noise of it, which is public, and starts afresh in every round.  `proximal` pulls back
+    to where the round began (FedProx: Li et al., MLSys 2020, section 3.2).  The state is the optimiser's.
     """
 
     gradient: Gradient
     steps: int
     rate: int
-    learning_rate: float
+    optimiser: OptimiserName
     proximal: float
     expected: float
+    learning_rate: float
     kind: ClassVar[str] = "neural.local/1"
 
     @property
@@ -112,21 +115,25 @@ class LocalTraining:
         return self.gradient.bound
 
     def parameters(self) -> Parameters:
-        return {**self.gradient.parameters(), "patients": [self.expected]}
+        return {**self.gradient.parameters(), "patients": [self.expected], "learning_rate": [self.learning_rate]}
 
     def patients(self, total: F64) -> float | None:
         return None
 
     def start(self) -> F64:
-        return np.array(self.gradient.point.theta)
+        return State.at(self._begun()).numbers()
 
     def query(self, state: F64) -> Gradient:
-        return replace(self.gradient, point=replace(self.gradient.point, theta=tuple(state.tolist())))
+        return replace(self.gradient, point=replace(self.gradient.point, theta=tuple(State.of(state).theta.tolist())))
 
-    def advance(self, state: F64, total: F64) -> F64:
-        mean = total / (self.rate / RATE_ONE * self.expected)
-        return np.asarray(state - self.learning_rate * (mean + self.proximal * (state - self.start())))
+    def advance(self, state: F64, total: F64, stderr: float) -> F64:
+        at, sample = State.of(state), self.rate / RATE_ONE * self.expected
+        signal = total / sample + self.proximal * (at.theta - self._begun())
+        return OPTIMISERS[self.optimiser](self.learning_rate).step(at, signal, stderr / sample).numbers()
 
     def result(self, state: F64) -> F64:
         """How far training went, shape (width,)."""
-        return np.asarray(state - self.start())
+        return np.asarray(State.of(state).theta - self._begun())
+
+    def _begun(self) -> F64:
+        return np.array(self.gradient.point.theta)

@@ -3,7 +3,7 @@
     complete cases → moments → rounds of training
 
 way = "sgd"     every round each node releases one noised sum of clipped gradients; the coordinator steps
-way = "local"   every round each node runs `local_steps` of DP-SGD by itself (neural/queries.py) and releases how far it went
+way = "local"   every round each node takes `local_steps` by itself (neural/queries.py) and releases how far it went
 
 With a sampling rate below one every sum is about a secret Poisson sample, and all sums are one plan, paid by its first message
 (docs/proofs/sampling.md).  Rate, rounds, steps and clip are in the study file; none follows from a number of patients.  A sum is
@@ -33,7 +33,7 @@ from ahh_federated.errors import Breach, Misuse
 from ahh_federated.neural.architecture import Activation, Network
 from ahh_federated.neural.families import Outcome
 from ahh_federated.neural.fit import NeuralFit, NeuralPredictor, spread_of
-from ahh_federated.neural.optimisers import OPTIMISERS, SERVERS, Optimiser, OptimiserName, ServerName, State
+from ahh_federated.neural.optimisers import OPTIMISERS, SERVERS, Optimiser, OptimiserName, ServerName, State, local_rate
 from ahh_federated.neural.queries import Gradient, LocalTraining, Point
 
 Way = Literal["sgd", "local"]
@@ -42,7 +42,7 @@ COUNTS, MOMENTS = 0.02, 0.08  # shares; training gets the rest
 MOST_ROUNDS = 1000
 DEFAULTS: Final[Mapping[Way, Mapping[str, Any]]] = {  # public, the same for all data (docs/neural.md says how they were found)
     "sgd": {"rounds": 40, "sampling_rate": 1.0, "clip": 1.5, "learning_rate": 0.1},
-    "local": {"rounds": 5, "sampling_rate": 0.25, "clip": 1.5, "learning_rate": 1.5, "local_steps": 20},
+    "local": {"rounds": 4, "sampling_rate": 1.0, "clip": 1.5, "learning_rate": 0.2, "local_steps": 8},
 }
 _LEAST_MEAN = 1e-6
 
@@ -58,7 +58,7 @@ class Neural:
         rounds: messages of training.
         sampling_rate: of the patients in one sum, from 0 to 1; rounded to a multiple of 2**-20.
         clip: the bound of one patient's gradient.
-        learning_rate: of the coordinator (sgd) or of the nodes (local).
+        learning_rate, optimiser: of the coordinator (sgd), or of the nodes (local; there `local_rate` changes it by round).
         local_steps, server_optimiser, proximal: way "local" only; `proximal` counts with "fedprox".
         class_weights: one for each level of the outcome; none: all weigh one.
 
@@ -78,7 +78,7 @@ class Neural:
     clip: float = 1.5
     learning_rate: float = 0.1
     optimiser: OptimiserName = "adam"
-    local_steps: int = 20
+    local_steps: int = 8
     server_optimiser: ServerName = "fedavg"
     proximal: float = 0.01
     class_weights: tuple[float, ...] = ()
@@ -113,11 +113,7 @@ class Neural:
     @property
     def sums(self) -> int:
         """Noised sums of the whole training."""
-        return self.rounds * self._steps
-
-    @property
-    def _steps(self) -> int:
-        return self.local_steps if self.way == "local" else 1
+        return self.rounds * (self.local_steps if self.way == "local" else 1)
 
     def exactly(self) -> Neural:
         """Nothing here depends on noise or grid: a driver that leaves them out makes the exact run."""
@@ -135,7 +131,7 @@ class Neural:
                 yield Line(kind, width, rest / self.rounds, rate=self.rate)
             else:
                 share = 0.0 if place else rest
-                yield Line(kind, width, share, rate=self.rate, count=self.sums, place=place, steps=self._steps)
+                yield Line(kind, width, share, rate=self.rate, count=self.sums, place=place, steps=self.sums // self.rounds)
 
     def _counts(self) -> glm.Complete:
         return glm.Complete(self.design, self.outcome)
@@ -150,7 +146,8 @@ class Neural:
             return self._gradient(self._point(parameters))
         if kind == LocalTraining.kind and self.way == "local":
             (expected,) = numbers(parameters, "patients", 1, least=1.0, most=1e12)
-            return self._local(self._point(parameters), expected)
+            (learning_rate,) = numbers(parameters, "learning_rate", 1, least=0.0)
+            return self._local(self._point(parameters), expected, learning_rate)
         raise Breach(f"this network asks no query of kind {kind!r}")
 
     def _point(self, parameters: Parameters) -> Point:
@@ -169,9 +166,10 @@ class Neural:
     def _gradient(self, point: Point) -> Gradient:
         return Gradient(self.design, self.target, self.network, self.clip, point)
 
-    def _local(self, point: Point, expected: float) -> LocalTraining:
+    def _local(self, point: Point, expected: float, learning_rate: float) -> LocalTraining:
         proximal = self.proximal if self.server_optimiser == "fedprox" else 0.0
-        return LocalTraining(self._gradient(point), self.local_steps, self.rate, self.learning_rate, proximal, expected)
+        gradient = self._gradient(point)
+        return LocalTraining(gradient, self.local_steps, self.rate, self.optimiser, proximal, expected, learning_rate)
 
     def program(self) -> Program:
         asked: list[Round] = [(yield self._counts())]
@@ -185,10 +183,11 @@ class Neural:
         if self.way == "local":
             optimiser = SERVERS[self.server_optimiser]()
         iterates: list[F64] = []
-        for _ in range(self.rounds):
+        for place in range(self.rounds):
             point = Point(scale, centre, spread, _sent(state.theta))
             if self.way == "local":
-                asked.append((yield self._local(point, _expected(asked))))
+                learning_rate = local_rate(self.learning_rate, len(_everywhere(asked)), place)
+                asked.append((yield self._local(point, _expected(asked), learning_rate)))
             else:
                 asked.append((yield self._gradient(point)))
             state = optimiser.step(state, *self._signal(asked))
@@ -208,8 +207,8 @@ class Neural:
     @property
     def _settings(self) -> dict[str, float | str]:
         """The constants of the training that this way of it uses."""
-        names = ["rounds", "sampling_rate", "clip", "learning_rate"]
-        names += ["optimiser"] if self.way == "sgd" else ["local_steps", "server_optimiser"]
+        names = ["rounds", "sampling_rate", "clip", "learning_rate", "optimiser"]
+        names += ["local_steps", "server_optimiser"] if self.way == "local" else []
         return {name: getattr(self, name) for name in names}
 
     def _fit(self, asked: list[Round], point: Point) -> NeuralFit:

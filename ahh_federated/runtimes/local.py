@@ -11,7 +11,7 @@ import numpy as np
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.local import walk
 from ahh_federated.core.queries import Local, Query, Rows, Stack, Summed
-from ahh_federated.core.releases import Status
+from ahh_federated.core.releases import Pooled, Status
 from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.errors import Misuse
 from ahh_federated.node.desk import Desk
@@ -73,7 +73,7 @@ def _answer(query: Query, cohort: Cohort, rate: float) -> F64:
             inner = next(steps) if total is None else steps.send(total)
         except StopIteration as end:
             return np.asarray(end.value)
-        total = rate * _plain_sum(inner, cohort)
+        total = Pooled(rate * _plain_sum(inner, cohort), 0.0)
 
 
 def _plain_sum(query: Summed | Stack, cohort: Cohort) -> F64:

@@ -11,6 +11,7 @@ from ahh_federated.core.columns import Column, Levels
 from ahh_federated.core.programs import Analysis
 from ahh_federated.errors import Misuse
 from ahh_federated.neural.architecture import ACTIVATIONS, ARCHITECTURES
+from ahh_federated.neural.optimisers import OPTIMISERS
 from ahh_federated.neural.training import DEFAULTS, WAYS, Neural
 from ahh_federated.study.fields import Table
 
@@ -29,6 +30,7 @@ def read_neural(table: Table, design: Design, outcome: Column) -> Analysis:
         "sampling_rate": table.number("sampling_rate", 0.0, 1.0, default=default["sampling_rate"], example="0.1"),
         "clip": table.number("clip", 0.0, 1000.0, default=default["clip"], example="1.0"),
         "learning_rate": table.number("learning_rate", 0.0, 100.0, default=default["learning_rate"], example="0.1"),
+        "optimiser": table.choice("optimiser", tuple(OPTIMISERS), default="adam"),
         "class_weights": _class_weights(table, outcome),
         **_of_way(table, way),
     }
@@ -39,13 +41,11 @@ def read_neural(table: Table, design: Design, outcome: Column) -> Analysis:
 
 
 def _of_way(table: Table, way: str) -> Mapping[str, Any]:
-    elsewhere = ("server_optimiser", "local_steps", "proximal") if way == "sgd" else ("optimiser",)
-    for key in elsewhere:
-        if key in table:
-            other = "local" if way == "sgd" else "sgd"
-            raise Misuse(f'{table.at(key)} is not used when way = "{way}": leave it out, or write way = "{other}"')
     if way == "sgd":
-        return {"optimiser": table.choice("optimiser", ("adam", "sgd"), default="adam")}
+        for key in ("server_optimiser", "local_steps", "proximal"):
+            if key in table:
+                raise Misuse(f'{table.at(key)} is not used when way = "sgd": leave it out, or write way = "local"')
+        return {}
     server = table.choice("server_optimiser", ("fedavg", "fedprox", "fedadam"), default="fedavg")
     found = {
         "server_optimiser": server,

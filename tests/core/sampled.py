@@ -125,7 +125,7 @@ class Samples:
     def query(self, state: F64) -> Rows:
         return Who()
 
-    def advance(self, state: F64, total: F64) -> F64:
+    def advance(self, state: F64, total: F64, stderr: float) -> F64:
         return np.append(state[:-1] + np.rint(total) * 2.0 ** state[-1], state[-1] + 1)
 
     def result(self, state: F64) -> F64:
@@ -153,7 +153,7 @@ class Total:
     def query(self, state: F64) -> Rows:
         return Who()
 
-    def advance(self, state: F64, total: F64) -> F64:
+    def advance(self, state: F64, total: F64, stderr: float) -> F64:
         return state + total / self.steps
 
     def result(self, state: F64) -> F64:

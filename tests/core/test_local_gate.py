@@ -97,7 +97,7 @@ class Fragile(Total):
             return Unrowable()
         return MomentSums((Numeric("age", 0.0, 18.0, "years"),)) if self._fails("shape", state) else Who()
 
-    def advance(self, state: F64, total: F64) -> F64:
+    def advance(self, state: F64, total: F64, stderr: float) -> F64:
         if self._fails("advance", state):
             raise ZeroDivisionError
         grown = np.append(state[:-1] + total, state[-1] + 1)
@@ -166,15 +166,18 @@ def test_a_machine_that_fails_at_a_sum_fails_as_for_any_query(monkeypatch: pytes
 @pytest.mark.parametrize("cohort", [Cohort.of({"who": np.array([]), "age": np.array([])}), COHORT], ids=["nobody", "some"])
 def test_a_program_sees_noised_sums_only(cohort: Cohort) -> None:
     seen: list[F64] = []
+    told: list[float] = []
 
     class Curious(Total):
-        def advance(self, state: F64, total: F64) -> F64:
+        def advance(self, state: F64, total: F64, stderr: float) -> F64:
             seen.append(total)
-            return super().advance(state, total)
+            told.append(stderr)
+            return super().advance(state, total, stderr)
 
     order = Order("r", "study", "ask:0", event(RATE_ONE, 16, ROW), Budget(1.0, 1e-6))
     release(Curious(), cohort, where=None, order=order, books=Books(), entropy=Entropy.system())
     rehearsed, *sums = seen
     assert not rehearsed.any()
     assert len(sums) == 16
+    assert told == [0.0] + [order.event.sigma * step(Who())] * 16
     assert all(np.abs(total - len(cohort) / PATIENTS).min() > 0 for total in sums)

@@ -121,7 +121,7 @@ class MadeLocal:
         fair = Made(2, (1.0, 0.0))
         return Stack((Made(1, (1.0,)), Made(1, (1.0,))), (8192, 8192)) if state[0] == self.at else fair
 
-    def advance(self, state: F64, total: F64) -> F64:
+    def advance(self, state: F64, total: F64, stderr: float) -> F64:
         return state + 1.0
 
     def result(self, state: F64) -> F64:

@@ -63,7 +63,7 @@ class Walk:
     def query(self, state: F64) -> Rows:
         return Pull(tuple(float(value) for value in state))
 
-    def advance(self, state: F64, total: F64) -> F64:
+    def advance(self, state: F64, total: F64, stderr: float) -> F64:
         return state + 0.001 * total
 
     def result(self, state: F64) -> F64:
