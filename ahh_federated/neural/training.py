@@ -1,6 +1,6 @@
 """Neural networks by federated DP-SGD, or by federated averaging of private local training.
 
-    complete cases → moments → rounds of training
+    complete cases and moments → rounds of training
 
 way = "sgd"     every round each node releases one noised sum of clipped gradients; the coordinator steps
 way = "local"   every round each node takes `local_steps` by itself (neural/queries.py) and releases how far it went
@@ -19,9 +19,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from ahh_federated.analyses import glm
 from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
 from ahh_federated.analyses.models import Family
+from ahh_federated.analyses.opening import COMPLETE, KIND, MOMENTS, opening, opening_line
 from ahh_federated.analyses.scaling import FEWEST, rounded, standardise
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column
@@ -38,7 +38,6 @@ from ahh_federated.neural.queries import Gradient, LocalTraining, Point
 
 Way = Literal["sgd", "local"]
 WAYS: Final[tuple[Way, ...]] = ("sgd", "local")
-COUNTS, MOMENTS = 0.02, 0.08  # shares; training gets the rest
 MOST_ROUNDS = 1000
 DEFAULTS: Final[Mapping[Way, Mapping[str, Any]]] = {  # public, the same for all data (docs/neural.md says how they were found)
     "sgd": {"rounds": 40, "sampling_rate": 1.0, "clip": 1.5, "learning_rate": 0.1},
@@ -120,12 +119,14 @@ class Neural:
         return self
 
     def schedule(self) -> Sequence[Line]:
-        counts, moments = self._counts(), glm.FeatureMoments(self.design, self.outcome)
-        first = [Line(counts.kind, counts.width, COUNTS), Line(moments.kind, moments.width, MOMENTS)]
-        return [*first, *self._training()]
+        return [opening_line(self.design, self.outcome), *self._training()]
 
     def _training(self) -> Iterator[Line]:
-        kind, width, rest = LocalTraining.kind if self.way == "local" else Gradient.kind, self.network.width, 1 - COUNTS - MOMENTS
+        kind, width, rest = (
+            LocalTraining.kind if self.way == "local" else Gradient.kind,
+            self.network.width,
+            1 - COMPLETE - MOMENTS,
+        )
         for place in range(self.rounds):
             if self.sums == 1 or (self.way == "sgd" and self.rate == RATE_ONE):
                 yield Line(kind, width, rest / self.rounds, rate=self.rate)
@@ -133,15 +134,9 @@ class Neural:
                 share = 0.0 if place else rest
                 yield Line(kind, width, share, rate=self.rate, count=self.sums, place=place, steps=self.sums // self.rounds)
 
-    def _counts(self) -> glm.Complete:
-        return glm.Complete(self.design, self.outcome)
-
     def query(self, kind: str, parameters: Parameters) -> Query:
-        counts = self._counts()
-        if kind == counts.kind:
-            return counts
-        if kind == glm.FeatureMoments.kind:
-            return glm.FeatureMoments(self.design, self.outcome)
+        if kind == KIND:
+            return opening(self.design, self.outcome)
         if kind == Gradient.kind and self.way == "sgd":
             return self._gradient(self._point(parameters))
         if kind == LocalTraining.kind and self.way == "local":
@@ -172,12 +167,12 @@ class Neural:
         return LocalTraining(gradient, self.local_steps, self.rate, self.optimiser, proximal, expected, learning_rate)
 
     def program(self) -> Program:
-        asked: list[Round] = [(yield self._counts())]
-        asked.append((yield glm.FeatureMoments(self.design, self.outcome)))
-        standard = standardise(self.design, asked[1].total(_everywhere(asked)))
+        asked: list[Round] = [(yield opening(self.design, self.outcome))]
+        moments = asked[0].part(1).total()
+        standard = standardise(self.design, moments)
         scale = Scale(standard.scale.centre, standard.scale.spread, 1.0)
-        centre, spread = self.target.scale(asked[1].total(_everywhere(asked)))
-        counts = asked[0].total(_everywhere(asked)).values[:-1]
+        centre, spread = self.target.scale(moments)
+        counts = asked[0].part(0).total().values[:-1]
         state = State.at(self.network.initial(self.target.start(counts, centre)))
         optimiser: Optimiser = OPTIMISERS[self.optimiser](self.learning_rate)
         if self.way == "local":
@@ -213,7 +208,7 @@ class Neural:
 
     def _fit(self, asked: list[Round], point: Point) -> NeuralFit:
         partners = _everywhere(asked)
-        counted = asked[0].total(partners)
+        counted = asked[0].part(0).total(partners)
         predictor = NeuralPredictor(self.design, self.target, self.network, point)
         return NeuralFit(
             predictor=predictor,
@@ -234,7 +229,7 @@ def _everywhere(asked: list[Round]) -> tuple[str, ...]:
 
 def _patients(asked: list[Round]) -> float:
     """The released number of patients in use at those partners."""
-    return max(float(asked[0].total(_everywhere(asked)).values[:-1].sum()), FEWEST)
+    return max(float(asked[0].part(0).total(_everywhere(asked)).values[:-1].sum()), FEWEST)
 
 
 def _expected(asked: list[Round]) -> float:

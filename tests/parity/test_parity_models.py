@@ -81,7 +81,7 @@ def releases(folder: Path) -> list[tuple[bytes, list[tuple[str, bytes]]]]:
 
 def test_local_and_flower_release_the_same_bytes(runs: dict[str, tuple[StudyResults, Path]]) -> None:
     local, flower = (releases(runs[engine][1]) for engine in ("local", "flower"))
-    assert len(local) == 4 + 5 + 1 + 1 + 1 + 5 + (2 + 4) + (2 + 2) + 1
+    assert len(local) == 4 + 5 + 1 + 1 + 1 + 5 + (1 + 4) + (1 + 2) + 1
     assert local == flower
 
 
