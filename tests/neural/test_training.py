@@ -225,20 +225,20 @@ def changed(parameters: dict[str, list[float]], **other: Any) -> dict[str, Any]:
 )
 def test_numbers_that_do_not_fit_are_a_breach(wrong: dict[str, Any]) -> None:
     analysis = replace(BINARY, way="local")
-    good = dict(asked(analysis)[2].parameters())
+    good = dict(asked(analysis)[1].parameters())
     with pytest.raises(Breach):
         analysis.query(LocalTraining.kind, changed(good, **wrong))
 
 
 def test_a_count_cannot_be_divided_by_a_mean_of_zero() -> None:
     analysis = Neural(DESIGN, VISITS, "count")
-    good = dict(asked(analysis)[2].parameters())
+    good = dict(asked(analysis)[1].parameters())
     with pytest.raises(Breach):
         analysis.query(Gradient.kind, changed(good, outcome_centre=[0.0]))
 
 
 def test_a_way_asks_no_query_of_the_other() -> None:
-    good = asked(BINARY)[2].parameters()
+    good = asked(BINARY)[1].parameters()
     with pytest.raises(Breach):
         replace(BINARY, way="local").query(Gradient.kind, good)
     with pytest.raises(Breach):
@@ -300,7 +300,7 @@ def test_only_gradients_need_torch() -> None:
 
 def test_a_node_without_torch_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ahh_federated.neural.gradients", None)
-    query = asked(BINARY)[2]
+    query = asked(BINARY)[1]
     assert isinstance(query, Gradient)
     with pytest.raises(Misuse, match=r"ahh-federated\[neural\]"):
         query.rows(whole(3, 1))
