@@ -18,7 +18,6 @@ from opacus.grad_sample import GradSampleModule, register_grad_sampler
 from opacus.grad_sample.linear import compute_linear_grad_sample
 from torch import Tensor, nn
 
-from ahh_federated.analyses.design import GRID
 from ahh_federated.core.cohorts import F64
 from ahh_federated.neural.architecture import Activation, Network
 from ahh_federated.neural.exact import RELU_REACH, Product, Rounded, activate, cut, rounded_network
@@ -79,15 +78,8 @@ class _Activate(torch.autograd.Function):
 
 
 def _activated(z: Tensor, activation: Activation) -> Tensor:
-    """torch's own functions are scalar on a GPU; on a processor their vector units may round by a value's place."""
-    if z.device.type == "cpu":
-        return torch.from_numpy(activate(z.numpy(), activation))
-    return _by_torch(z, activation)
-
-
-def _by_torch(z: Tensor, activation: Activation) -> Tensor:
-    a = torch.tanh(z) if activation == "tanh" else torch.clamp(z, 0.0, RELU_REACH)
-    return torch.trunc(a * GRID) / GRID
+    """On a processor, whatever the device: torch's own functions differ from device to device, and by a value's place."""
+    return torch.from_numpy(activate(z.cpu().numpy(), activation)).to(z.device)
 
 
 _activate: Callable[..., Tensor] = _Activate.apply

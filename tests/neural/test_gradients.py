@@ -197,9 +197,8 @@ def test_a_caller_that_switches_gradients_off_changes_nothing() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @every_shape
-def test_a_gpu_gives_the_same_within_the_grid(shape: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_gives_the_same_bits(shape: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     theta, x, y = sample(shape, 500, 7)
     on_gpu = of(shape, theta, x, y)
-    assert np.array_equal(on_gpu[:50], np.concatenate([of(shape, theta, x[i : i + 1], y[i : i + 1]) for i in range(50)]))
     monkeypatch.setattr(gradients.torch.cuda, "is_available", lambda: False)
-    np.testing.assert_allclose(on_gpu, of(shape, theta, x, y), atol=2e-4)
+    assert np.array_equal(on_gpu, of(shape, theta, x, y))
