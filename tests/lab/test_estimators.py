@@ -202,6 +202,9 @@ def test_an_additive_model_has_curves_with_bands(ask):
     assert "sex: boy" in model.summary().index
     figure = model.plot()
     assert [panel.get_xlabel() for panel in figure.axes] == ["weight (kg)", "income (1000 EUR)"]
+    assert [panel.get_xlabel() for panel in model.plot("income").axes] == ["income (1000 EUR)"]
+    with pytest.raises(ahh.Misuse, match="no curve of 'age', 'sex': the model has curves of weight, income"):
+        model.plot("age", "income", "sex")
 
 
 def test_the_receipt_says_what_the_training_cost_whom():

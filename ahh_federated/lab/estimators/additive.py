@@ -51,25 +51,36 @@ class AdditiveModel(Estimator):
         shown = [*ratio, "low", "high", "p", "coefficient", "se", "se_sampling", "se_privacy"]
         return self.summary_[shown].drop(index="(intercept)")
 
-    def plot(self) -> Any:
-        """The curves with their bands, a panel each, as a matplotlib Figure."""
+    def plot(self, *columns: str) -> Any:
+        """The curves with their bands, a panel each, as a matplotlib Figure.
+
+        Args:
+            columns: whose curves, by default those of all measured columns.
+
+        Raises:
+            Misuse: when there is no such curve.
+        """
         from matplotlib.figure import Figure
 
         check_is_fitted(self)
         if not self.curves_:
             raise Misuse("the model has no measured column, so there is no curve to plot: see summary()")
-        wide = min(len(self.curves_), 3)
-        high = -(-len(self.curves_) // wide)
+        absent = ", ".join(repr(column) for column in columns if column not in self.curves_)
+        if absent:
+            raise Misuse(f"there is no curve of {absent}: the model has curves of {', '.join(self.curves_)}")
+        shown = {name: self.curves_[name] for name in columns or self.curves_}
+        wide = min(len(shown), 3)
+        high = -(-len(shown) // wide)
         figure = Figure(figsize=(4 * wide, 3 * high), layout="constrained")
         panels = figure.subplots(high, wide, squeeze=False, sharey=True)
         what = "log odds" if self.family == "binary" else getattr(self.model_.outcome, "unit", "")
-        for panel, (name, curve) in zip(panels.flat, self.curves_.items(), strict=False):
+        for panel, (name, curve) in zip(panels.flat, shown.items(), strict=False):
             panel.fill_between(curve["at"], curve["low"], curve["high"], alpha=0.25, linewidth=0)
             panel.plot(curve["at"], curve["log_odds" if "log_odds" in curve else "value"])
             panel.axhline(0.0, color="grey", linewidth=0.5)
             panel.set_xlabel(f"{name} ({self.model_.estimates['curves'][name]['unit']})")
         for panel in panels[:, 0]:
             panel.set_ylabel(what)
-        for panel in panels.flat[len(self.curves_) :]:
+        for panel in panels.flat[len(shown) :]:
             panel.set_axis_off()
         return figure
