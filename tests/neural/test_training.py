@@ -130,10 +130,10 @@ SOME = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("analysis", "least"), SOME)
 def test_through_the_real_gate_it_predicts(analysis: Neural, least: float) -> None:
-    """Each query is rebuilt from its own parameters, as at a node.  A line gets .66 without any noise."""
-    fit: NeuralFit = gated(analysis, cohorts(3000, 5), GENEROUS, seed=1)
+    """Each query is rebuilt from its own parameters, as at a node.  A line gets .66 without any noise.  Means of three runs."""
+    fits: list[NeuralFit] = [gated(analysis, cohorts(3000, 5), GENEROUS, seed=seed) for seed in (1, 2, 3)]
     fresh = whole(2000, 6)
-    assert roc_auc_score(fresh["case"], fit.linear(fresh)) > least
+    assert np.mean([roc_auc_score(fresh["case"], fit.linear(fresh)) for fit in fits]) > least
 
 
 @pytest.mark.parametrize(
