@@ -18,7 +18,7 @@ has `indicators`: then "not known" is a level of its own, and a measured value n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,8 @@ class Term:
 class Design:
     """Public: the columns of a model, in order, how values not known are treated, which pairs interact, which curve.
 
+    `main`: the terms of the columns themselves, in the order of `terms_of`; `terms`: these, then products, then hats.
+
     Raises:
         Misuse: when an interaction or knots name a column that is no feature, or the same one twice.
     """
@@ -71,6 +73,8 @@ class Design:
     indicators: bool = False
     interactions: tuple[tuple[Column, Column], ...] = ()
     knots: tuple[Knots, ...] = ()
+    main: tuple[Term, ...] = field(init=False, repr=False, compare=False)
+    terms: tuple[Term, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for one, other in self.interactions:
@@ -81,22 +85,11 @@ class Design:
         curved = [knots.column for knots in self.knots]
         if len(set(curved)) < len(curved) or not set(curved) <= set(self.features):
             raise Misuse("knots are given twice for a column, or for one that is no feature: give them once for a feature")
-
-    @property
-    def main(self) -> tuple[Term, ...]:
-        """The terms of the columns themselves, in the order of `terms_of`."""
-        terms: list[Term] = []
-        for column in self.features:
-            terms += [Term(column, level) for level in _levels(column)]
-            if self.indicators:
-                terms.append(Term(column, NOT_KNOWN))
-        return tuple(terms)
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        products = [Term(a, k, (b, m)) for a, b in self.interactions for k in _levels(a) for m in _levels(b)]
-        hats = [Term(knots.column, knot=k) for knots in self.knots for k in range(len(knots.interior))]
-        return (*self.main, *products, *hats)
+        main = tuple(Term(c, level) for c in self.features for level in (*_levels(c), *((NOT_KNOWN,) if self.indicators else ())))
+        products = (Term(a, k, (b, m)) for a, b in self.interactions for k in _levels(a) for m in _levels(b))
+        hats = (Term(knots.column, knot=k) for knots in self.knots for k in range(len(knots.interior)))
+        object.__setattr__(self, "main", main)
+        object.__setattr__(self, "terms", (*main, *products, *hats))
 
     @property
     def width(self) -> int:

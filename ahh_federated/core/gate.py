@@ -25,7 +25,7 @@ from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.filters import Filter
 from ahh_federated.core.local import on_public_grid, walk
 from ahh_federated.core.noise import discrete_gaussian
-from ahh_federated.core.queries import Local, Query, Stack, Summed
+from ahh_federated.core.queries import Local, Query, Stack, Summed, is_local
 from ahh_federated.core.releases import Pooled, Release
 from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.core.sums import Chosen, integer_sum, parts_of, patient_integers, sensitivity, step
@@ -75,7 +75,7 @@ def release(query: Query, cohort: Cohort, *, where: Filter | None, order: Order,
         Refusal: when the budget or the ledger says no; nothing has been computed then.
     """
     event = order.event
-    steps = query.steps if isinstance(query, Local) else 1
+    steps = query.steps if is_local(query) else 1
     if (event.sensitivity, event.width, event.steps) != (sensitivity(query), query.width, steps):
         raise Breach(f"{query.kind} is to be paid by an event that is not its own")
     stored = books.recall(order.request)
@@ -90,7 +90,7 @@ def release(query: Query, cohort: Cohort, *, where: Filter | None, order: Order,
 
 
 def _released(query: Query, cohort: Cohort, where: Filter | None, event: Event, entropy: Entropy) -> Release:
-    if isinstance(query, Local):
+    if is_local(query):
         return Release(on_public_grid(_result(query, cohort, where, event, entropy)), step(query), event.sigma)
     summed = integer_sum(query, cohort, where, chosen=_coins(event, entropy), thinning=RATE_ONE // event.rate)
     return _noised(query, _Summed(summed), event, entropy)
@@ -134,7 +134,7 @@ def _rehearse(query: Query, cohort: Cohort, where: Filter | None) -> None:
     patient to compute with, would tell whether there is one.
     """
     try:
-        if isinstance(query, Local):
+        if is_local(query):
             steps = walk(query, 1)
             _try(next(steps), cohort, where)
             with suppress(StopIteration):

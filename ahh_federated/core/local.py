@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahh_federated.core.cohorts import F64
-from ahh_federated.core.queries import Local, Rows
+from ahh_federated.core.queries import Local, Rows, is_rows
 from ahh_federated.core.releases import Pooled
 from ahh_federated.core.sums import LOCAL_STEP
 
@@ -30,7 +30,7 @@ def walk(program: Local, steps: int) -> Generator[Rows, Pooled, F64]:
     state = _finite(program.start())
     for _ in range(steps):
         query = program.query(state)
-        if not isinstance(query, Rows) or (query.width, query.bound) != (program.width, program.bound):
+        if not is_rows(query) or (query.width, query.bound) != (program.width, program.bound):
             raise ValueError(f"{program.kind} asks for another sum than it says")
         total = yield query
         with np.errstate(all="ignore"):  # of noised sums, that is; what is not finite ends the program

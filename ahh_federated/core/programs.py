@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ahh_federated.core.bounds import ROW_STEPS
-from ahh_federated.core.queries import Local, Parameters, Query
+from ahh_federated.core.queries import Parameters, Query, is_local
 from ahh_federated.core.releases import Round
 from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.core.sums import sensitivity
@@ -54,7 +54,7 @@ class Line:
         return replace(self, place=0, share=0.0)
 
     def covers(self, query: Query) -> bool:
-        steps = query.steps if isinstance(query, Local) else 1
+        steps = query.steps if is_local(query) else 1
         return (self.kind, self.width, self.sensitivity, self.steps) == (query.kind, query.width, sensitivity(query), steps)
 
 

@@ -18,9 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from ahh_federated.core.cohorts import F64, Cohort
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 Parameters = Mapping[str, list[float]]
 
@@ -60,6 +63,19 @@ class Squares(_Summed, Protocol):
 
 
 Summed = Rows | Squares
+
+
+def is_rows(query: object) -> TypeIs[Rows]:
+    """`isinstance` of a protocol would look at every attribute, which takes longer than many a sum."""
+    return hasattr(query, "rows")
+
+
+def is_squares(query: object) -> TypeIs[Squares]:
+    return hasattr(query, "factors")
+
+
+def is_local(query: object) -> TypeIs[Local]:
+    return hasattr(query, "advance")
 
 
 @dataclass(frozen=True, slots=True)

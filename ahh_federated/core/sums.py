@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ahh_federated.core.bounds import FACTOR_STEPS, ROW_STEPS, SQUARE_STEPS, WIDEST, on_grid
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.filters import Filter
-from ahh_federated.core.queries import Local, Query, Rows, Squares, Stack, Summed
+from ahh_federated.core.queries import Query, Stack, Summed, is_local, is_rows, is_squares
 
 I64 = NDArray[np.int64]
 _CELLS = 1 << 19  # float64 values in a chunk: 4 MiB, about one core's cache
@@ -38,7 +38,7 @@ def sensitivity(query: Query) -> int:
         ValueError: when a multiplier is so large that a sum over 2**30 patients might not fit into 64 bits.
     """
     if not isinstance(query, Stack):
-        return SQUARE_STEPS if isinstance(query, Squares) else ROW_STEPS
+        return SQUARE_STEPS if is_squares(query) else ROW_STEPS
     parts = [multiplier * sensitivity(part) for part, multiplier in zip(query.parts, query.multipliers, strict=True)]
     if max(parts) > _MOST_STEPS:
         raise ValueError(f"{query.kind}: a multiplier times the part's sensitivity passes 2**32.9, got {parts}")
@@ -49,7 +49,7 @@ def step(query: Query) -> float:
     """The value of one grid step, in the query's unit; a stack's cells have none until it is taken apart."""
     if isinstance(query, Stack):
         return 1.0
-    return LOCAL_STEP if isinstance(query, Local) else query.bound / sensitivity(query)
+    return LOCAL_STEP if is_local(query) else query.bound / sensitivity(query)
 
 
 def parts_of(query: Summed | Stack) -> tuple[Summed, ...]:
@@ -81,7 +81,7 @@ def integer_sum(
 
 
 def _across(query: Summed) -> int:
-    return query.width if isinstance(query, Rows) else round(query.width**0.5)
+    return query.width if is_rows(query) else round(query.width**0.5)
 
 
 def _sum_part(query: Summed | Stack, part: Cohort) -> I64:
@@ -89,14 +89,14 @@ def _sum_part(query: Summed | Stack, part: Cohort) -> I64:
         sums = (multiplier * _sum_part(each, part) for each, multiplier in zip(query.parts, query.multipliers, strict=True))
         return np.concatenate(list(sums))
     integers = patient_integers(query, part)
-    total = integers.sum(axis=0) if isinstance(query, Rows) else (integers.T @ integers).ravel()
+    total = integers.sum(axis=0) if is_rows(query) else (integers.T @ integers).ravel()
     return total.astype(np.int64)
 
 
 def patient_integers(query: Summed, part: Cohort) -> F64:
     """Each patient's integers before they are summed, shape (patients, width) or (patients, root)."""
     with np.errstate(all="ignore"):  # a warning would tell of a patient; what is not finite becomes zero
-        if isinstance(query, Rows):
+        if is_rows(query):
             if query.width > WIDEST:
                 raise ValueError(f"{query.kind} has {query.width} numbers, more than the {WIDEST} a row can have")
             return on_grid(_shaped(query, query.rows(part), part), query.bound, ROW_STEPS)
@@ -119,7 +119,7 @@ def integer_sum_slowly(query: Summed | Stack, cohort: Cohort, where: Filter | No
     total = [0] * query.width
     for patient in kept.parts(1):
         integers = [int(value) for value in patient_integers(query, patient)[0]]
-        if not isinstance(query, Rows):
+        if not is_rows(query):
             integers = [a * b for a in integers for b in integers]
         total = [a + b for a, b in zip(total, integers, strict=True)]
     return total
