@@ -43,7 +43,7 @@ class Choice:
         if not math.isfinite(self.signal):
             return "Curves: there is no noise to choose by."
         if self.curves:
-            chosen = "Curves: with so many patients, this budget and these partners they predict better than straight lines"
+            chosen = "Curves: with so many patients, this budget and these partners curves mostly predict better than lines"
         else:
             chosen = "Straight lines: for curves there are too few patients, or too little budget"
         return f"{chosen} (signal {self.signal:.0f}, curves from {ENOUGH:.0f}). The rule is public and saw no outcome."

@@ -59,7 +59,7 @@ def _curves(ask: Ask) -> Table:
         for place, (at, value, low, high) in enumerate(zip(curve["at"], curve[effect], curve["low"], curve["high"], strict=True)):
             shown = escape(f"{name.replace('_', ' ')} ({curve['unit']})") if place == 0 else ""
             table.add_row(shown, f"{at:.3g}", f"{value:.2f}", f"{low:.2f} to {high:.2f}")
-    table.caption = _patients(answer)
+    table.caption = f"{_patients(answer)}. {answer['notes'][0]}"
     return table
 
 
@@ -67,7 +67,7 @@ def _network(ask: Ask) -> Table:
     answer = ask["answer"]
     table = _compact(ask, "layers", "activation", "messages")
     table.add_row(" - ".join(map(str, answer["layers"])), answer["activation"], str(answer["rounds"]))
-    table.caption = _patients(answer)
+    table.caption = _patients(answer).partition(";")[0]
     return table
 
 
@@ -102,7 +102,7 @@ def _selection(ask: Ask) -> Table:
     table = _compact(ask, "model", "loss", "")
     for each in answer["candidates"]:
         table.add_row(escape(each["ask"]), interval(each["loss"], 3), "chosen" if each["ask"] == answer["chosen"] else "")
-    table.caption = "the smaller the better; every candidate was paid for"
+    table.caption = "the smaller the better; where intervals overlap, noise alone may have chosen; every candidate was paid for"
     return table
 
 

@@ -48,7 +48,10 @@ def _errors(quote: Quote) -> Table:
             shown = ("too few" if math.isnan(half) else f"{half:.2g}" for half in halves)
             table.add_row(item.ask if place == 0 else "", escape(name), *shown)
         table.add_section()
-    table.caption = "one run on made-up patients; gaps and rarer outcomes make a model's real intervals wider"
+    absent = ", ".join(item.ask for item in quote.items if not any(item.errors.values()))
+    table.caption = "one run on made-up patients, a rough guide: gaps, rarer outcomes and other sizes change a model's intervals"
+    if absent:
+        table.caption += f"; not foretold, since it would take minutes or there are too few patients: {escape(absent)}"
     return table
 
 

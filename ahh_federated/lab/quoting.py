@@ -58,7 +58,7 @@ class Quote:
         for item in self.items:
             asked = ", ".join(kind if times == 1 else f"{times} x {kind}" for kind, times in item.queries.items())
             lines.append(
-                f"  {item.ask} ({item.analysis}): epsilon {item.epsilon:.3g} alone, {item.messages} messages a node: {asked}"
+                f"  {item.ask} ({item.analysis}): epsilon {item.epsilon:.3g} alone, messages a node {item.messages}: {asked}"
             )
             for patients, errors in item.errors.items():
                 shown = ", ".join(f"{name} ±{half:.2g}" for name, half in errors.items() if math.isfinite(half))

@@ -99,9 +99,9 @@ def _column(name: str, table: Table) -> Column:
 
 def _range(table: Table) -> tuple[float, float]:
     if "range" not in table:
-        raise Misuse(
-            f"{table.path} has neither a range nor levels: bounds come from the study, never from data; add range = [low, high]"
-        )
+        instead = table.instead("range") or table.instead("levels")
+        reason = "bounds come from the study, never from data"
+        raise Misuse(f"{table.path} has neither a range nor levels{instead}: {reason}; add range = [low, high]")
     values = table.numbers("range", example="[0, 120]")
     if len(values) != 2 or not values[0] < values[1] or not math.isfinite(values[1] - values[0]):
         raise Misuse(f"{table.path}.range is not [low, high] with low < high: write for example range = [0, 120]")

@@ -47,8 +47,13 @@ class Table:
         if key in self._content:
             return self._content[key]
         if default is _ABSENT:
-            raise Misuse(f"{self.at(key)} is missing: add it, for example {key} = {example}")
+            raise Misuse(f"{self.at(key)} is missing{self.instead(key)}: add it, for example {key} = {example}")
         return default
+
+    def instead(self, key: str) -> str:
+        """What was probably written for a key that is missing; empty when nothing looks like it."""
+        near = difflib.get_close_matches(key, [each for each in self._content if each not in self._read], n=1, cutoff=0.75)
+        return f", and {self.at(near[0])} looks like it" if near else ""
 
     def text(self, key: str, default: Any = _ABSENT, example: str = '"..."') -> str:
         value = self._take(key, default, example)
@@ -75,7 +80,8 @@ class Table:
     def integer(self, key: str, low: int, high: int, default: Any = _ABSENT) -> int:
         value = self._take(key, default, str(low))
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise Misuse(f"{self.at(key)} is not a whole number from {low} to {high}: write for example {key} = {low}")
+            example = low if default is _ABSENT else default
+            raise Misuse(f"{self.at(key)} is not a whole number from {low} to {high}: write for example {key} = {example}")
         return value
 
     def day(self, key: str) -> date:
@@ -107,7 +113,8 @@ class Table:
 
     def table(self, key: str) -> Table:
         if key not in self:
-            raise Misuse(f"{self.at(key)} is missing: add a line [{self.at(key)}] with its keys below it")
+            said = f"{self.at(key)} is missing{self.instead(key)}"
+            raise Misuse(f"{said}: add a line [{self.at(key)}] with its keys below it")
         return Table(self.raw(key), self.at(key))
 
     def done(self) -> None:

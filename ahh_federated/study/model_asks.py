@@ -30,8 +30,9 @@ def _features(table: Table, columns: Columns, outcome: Column) -> tuple[Column, 
     names = table.texts("features", example='["sex", "birth_weight"]')
     if not names:
         raise Misuse(f"{table.at('features')} is empty: name at least one predictor")
-    if outcome.name in names or FOLD in names:
-        raise Misuse(f"{table.at('features')} names the outcome or the fold: list the predictors only")
+    for name in (outcome.name, FOLD):
+        if name in names:
+            raise Misuse(f"{table.at('features')} names {name!r}, the outcome or the fold: list the predictors only")
     return tuple(known_columns(table, "features", names, columns))
 
 

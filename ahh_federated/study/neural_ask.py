@@ -29,7 +29,9 @@ def read_neural(table: Table, design: Design, outcome: Column) -> Analysis:
         "rounds": table.integer("rounds", 1, 1000, default=default["rounds"]),
         "sampling_rate": table.number("sampling_rate", 0.0, 1.0, default=default["sampling_rate"], example="0.1"),
         "clip": table.number("clip", 0.0, 1000.0, default=default["clip"], example="1.0"),
-        "learning_rate": table.number("learning_rate", 0.0, 100.0, default=default["learning_rate"], example="0.1"),
+        "learning_rate": table.number(
+            "learning_rate", 0.0, 100.0, default=default["learning_rate"], example=str(default["learning_rate"])
+        ),
         "optimiser": table.choice("optimiser", tuple(OPTIMISERS), default="adam"),
         "class_weights": _class_weights(table, outcome),
         **_of_way(table, way),
@@ -51,6 +53,8 @@ def _of_way(table: Table, way: str) -> Mapping[str, Any]:
         "server_optimiser": server,
         "local_steps": table.integer("local_steps", 1, 1000, default=DEFAULTS["local"]["local_steps"]),
     }
+    if "proximal" in table and server != "fedprox":
+        raise Misuse(f'{table.at("proximal")} is used by server_optimiser = "fedprox" alone: leave it out, or write that')
     if server == "fedprox":
         found["proximal"] = table.number("proximal", 0.0, 100.0, default=0.01, example="0.01")
     return found

@@ -31,7 +31,7 @@ def _fit(context: Context) -> Pieces:
         "family": family,
         "share": share,
         "counted": _counted(answer, names),
-        "settings": [("Rounds", str(answer["rounds"]))] if "rounds" in answer else [],
+        "settings": [("Messages", str(answer["rounds"]))] if "rounds" in answer else [],
         "notes": answer.get("notes", ()),
         "reference": answer.get("reference", {}),
     }
