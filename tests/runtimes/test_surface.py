@@ -58,7 +58,7 @@ def line(link, authority):
         socket.create_connection(("127.0.0.1", link.port)) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as line,
     ):
-        line.settimeout(60)
+        line.settimeout(90)  # beyond the 60 s for which a line is kept between requests
         yield line
 
 
