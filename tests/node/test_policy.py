@@ -46,8 +46,8 @@ def test_what_the_steward_wrote_holds(path: Path) -> None:
 
 
 BAD = {
-    "no-budget": (GOOD.replace("[budget]", "[budge]"), "budget is missing: add a line [budget]"),
-    "no-cohort": (GOOD.replace("[cohort]", "[cohorts]"), "cohort is missing: add a line [cohort]"),
+    "no-budget": (GOOD.replace("[budget]", "[budge]"), "budget is missing, and budge looks like it: add a line [budget]"),
+    "no-cohort": (GOOD.replace("[cohort]", "[cohorts]"), "cohort is missing, and cohorts looks like it: add a line [cohort]"),
     "no-epsilon": (GOOD.replace("epsilon = 4\n", ""), "budget.epsilon is missing: add it, for example epsilon = 1.0"),
     "no-delta": (GOOD.replace("delta = 1e-5\n", ""), "budget.delta is missing"),
     "no-minimum": (GOOD.replace("minimum = 10\n", ""), "cohort.minimum is missing"),
