@@ -49,7 +49,7 @@ class Ask:
         """What a node needs to answer this and this machine has not, with the fix; empty when it has all."""
         needed = _TO_TRAIN if isinstance(self.analysis, Neural) else ()
         absent = ", ".join(name for name in needed if find_spec(name) is None)
-        return f"{self.id} trains a network, for which {absent} is missing: pip install 'ahh-federated[neural]'" if absent else ""
+        return f"{self.id} trains a network, which needs {absent} here: pip install 'ahh-federated[neural]'" if absent else ""
 
     def runnable(self, models: Mapping[str, Model], *, exact: bool = False) -> Analysis:
         """The analysis as the coordinator runs it: with the fitted models it needs, or made exact."""

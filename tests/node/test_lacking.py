@@ -33,7 +33,7 @@ def test_a_network_is_refused_from_the_first_message_on_and_costs_nothing(withou
     reply = answer(asked, request(STUDY, "model"))
     assert (reply.status, reply.reason) == (Status.REFUSED, "query")
     assert debits(asked.ledger) == 0
-    assert told == ["north: model trains a network, for which opacus is missing: pip install 'ahh-federated[neural]'"]
+    assert told == ["north: model trains a network, which needs opacus here: pip install 'ahh-federated[neural]'"]
 
 
 def test_all_else_is_answered(without_opacus: None) -> None:
@@ -48,4 +48,4 @@ def test_with_all_that_it_needs_a_node_begins(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_steward_reads_it_before_deciding(without_opacus: None, tmp_path: Path) -> None:
     page = " ".join(" ".join(describe(node(tmp_path), Proposal(STUDY, "harbour", "2026-11-01", None))).split())
-    assert "This node cannot answer all of it: model trains a network, for which opacus is missing: pip install" in page
+    assert "This node cannot answer all of it: model trains a network, which needs opacus here: pip install" in page
