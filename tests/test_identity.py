@@ -64,9 +64,7 @@ def test_a_key_that_others_can_reach_is_not_used(tmp_path: Path, mode: int) -> N
 
 
 def private(made: object) -> bytes:
-    return made.private_bytes(  # type: ignore[attr-defined, no-any-return]
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
+    return made.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 OTHER_KINDS = {

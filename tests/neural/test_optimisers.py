@@ -32,7 +32,7 @@ def replied(theta: F64) -> Message:
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_server_optimiser_is_flowers_strategy(name: str) -> None:
     rng = np.random.default_rng(1)
-    strategy, server = STRATEGIES[name](), SERVERS[name]()  # type: ignore[index]
+    strategy, server = STRATEGIES[name](), SERVERS[name]()
     theirs = rng.normal(size=WIDTH)
     ours = State.at(theirs.copy())
     for number in range(1, ROUNDS + 1):
@@ -58,8 +58,8 @@ def quadratic(theta: F64) -> F64:
 )
 def test_without_noise_an_optimiser_is_torchs(name: str, reference: object) -> None:
     parameter = torch.zeros(WIDTH, dtype=torch.float64, requires_grad=True)
-    theirs = reference(parameter)  # type: ignore[operator]
-    ours, state = OPTIMISERS[name](0.05), State.at(np.zeros(WIDTH))  # type: ignore[index]
+    theirs = reference(parameter)
+    ours, state = OPTIMISERS[name](0.05), State.at(np.zeros(WIDTH))
     for _ in range(30):
         parameter.grad = torch.from_numpy(quadratic(parameter.detach().numpy()))
         theirs.step()
@@ -99,6 +99,6 @@ def test_a_bias_of_noise_is_gone() -> None:
 def test_zeros_move_nothing(optimiser: object) -> None:
     state = State.at(np.ones(3))
     for _ in range(3):
-        state = optimiser.step(state, np.zeros(3), 0.0)  # type: ignore[attr-defined]
+        state = optimiser.step(state, np.zeros(3), 0.0)
     assert state.theta.tolist() == [1.0] * 3
     assert isinstance(optimiser, FedAdam) or state.steps == 3

@@ -76,7 +76,7 @@ def test_a_whole_training_costs_no_more_than_its_budget(analysis: Neural) -> Non
 
 @pytest.mark.parametrize("way", WAYS)
 def test_the_public_defaults_make_a_training(way: str) -> None:
-    analysis = Neural(DESIGN, CASE, "binary", way=way, **DEFAULTS[way])  # type: ignore[arg-type, index]
+    analysis = Neural(DESIGN, CASE, "binary", way=way, **DEFAULTS[way])
     assert check_schedule(analysis.schedule())
 
 

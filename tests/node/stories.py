@@ -67,4 +67,4 @@ def covers(spent: Spent, truth: Spent) -> bool:
 
 def of(key: Key, mark: Checkpoint, **fields: object) -> Checkpoint:
     """The same said by another node."""
-    return dataclasses.replace(mark, node=key.fingerprint, public=key.public, **fields).signed(key)  # type: ignore[arg-type]
+    return dataclasses.replace(mark, node=key.fingerprint, public=key.public, **fields).signed(key)

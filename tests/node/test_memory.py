@@ -125,11 +125,11 @@ def test_what_is_planted_under_another_nodes_name_is_not_kept(story: Story, stra
     true, better = of(stranger, story.seen[1]), {"seq": 10**6, "mu_squared": 99.0}
     story.memory.learn("harbour", [true])
     planted = [
-        dataclasses.replace(true, **better),  # type: ignore[arg-type]
-        dataclasses.replace(true, **better).signed(key),  # type: ignore[arg-type]
-        dataclasses.replace(true, **better, public=key.public).signed(key),  # type: ignore[arg-type]
-        dataclasses.replace(true, **better, signature=""),  # type: ignore[arg-type]
-        dataclasses.replace(true, **better, public=""),  # type: ignore[arg-type]
+        dataclasses.replace(true, **better),
+        dataclasses.replace(true, **better).signed(key),
+        dataclasses.replace(true, **better, public=key.public).signed(key),
+        dataclasses.replace(true, **better, signature=""),
+        dataclasses.replace(true, **better, public=""),
     ]
     story.memory.learn("harbour", planted)
     story.memory.learn("haven", planted)

@@ -200,7 +200,7 @@ def message(fuzzed: Fuzzed, rng: random.Random) -> bytes:
         number = rng.choice([b"1e999", b"-0", b"1" * 5000, b"NaN", b"Infinity", b"0.1e-999", b"1E5"])
         return data.replace(b'"kept":[]', b'"kept":[' + number + b"]")
     if act == 6:
-        mark = dataclasses.replace(fuzzed.witness, seq=rng.randrange(2**53))  # type: ignore[type-var]
+        mark = dataclasses.replace(fuzzed.witness, seq=rng.randrange(2**53))
         return dataclasses.replace(call, witness=mark, kept=(mark,) * rng.randrange(3)).to_bytes()
     changed = bytearray(data)
     for _ in range(rng.randrange(1, 4)):

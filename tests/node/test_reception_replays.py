@@ -50,7 +50,7 @@ def replayed(home: NodeHome, at_reception: int, at_desk: int) -> None:
     first, before = receipt(asked, home, call), spent(home)
     for k in range(at_reception):
         again = receipt(asked, home, call if k % 2 else dataclasses.replace(call, attempt=str(k)))
-        assert (again.body, again.checkpoint is not None and again.checkpoint.hash) == (first.body, first.checkpoint.hash)  # type: ignore[union-attr]
+        assert (again.body, again.checkpoint is not None and again.checkpoint.hash) == (first.body, first.checkpoint.hash)
     held = asked._desks[STUDY.digest]
     assert all(held.answer(call.body, TODAY) == first.body for _ in range(at_desk))
     assert spent(home) == before
