@@ -8,7 +8,7 @@ The weight depends on x alone, so the weighted score stays unbiased (Mallows wei
                       (e[used] or e[not used], outcome measured)
     glm.moments/1     (1, z, z**2 ..., indicators ...)              see class
     glm.gram/1        w x x'                                        R**2      w ||x||**2 <= R**2
-    glm.classes/1     w x placed by the outcome                     R         w ||x|| <= R
+    glm.classes/2     w x placed by the outcome, lean of values     see class
     glm.score/1       w x (p - y)                                   R         |p - y| <= 1
     glm.information/1 p (1 - p) w x x'                              R**2 / 4  p (1 - p) <= 1/4
 
@@ -27,11 +27,13 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit
 
-from ahh_federated.analyses.design import Design, Scale
+from ahh_federated.analyses.design import LIMIT, Design, Scale
 from ahh_federated.analyses.onehot import one_hot
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.core.queries import Parameters
+
+LEAN = 0.3  # how much of a patient's bound tells how lopsided measured columns are
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +158,31 @@ class Gram(Scaled):
 
 @dataclass(frozen=True, slots=True)
 class ClassSums(Scaled):
-    """sum of w x over patients with the outcome, then over those without."""
+    """sum w x over patients with the event, then over those without; then LEAN w x|x|/4 of each measured column.
 
-    kind: ClassVar[str] = "glm.classes/1"
+    Bound R sqrt(1 + LEAN**2): one of the halves is zero, the other w x; and |x| <= 4 makes |x|x|/4| <= |x|, so the last part is
+    at most LEAN w ||x||.
+    """
+
+    kind: ClassVar[str] = "glm.classes/2"
 
     @property
     def width(self) -> int:
-        return 2 * self.design.width
+        return 2 * self.design.width + len(self._measured)
+
+    @property
+    def _measured(self) -> list[int]:
+        return [j for j, term in enumerate(self.design.main, start=1) if term.measured]
 
     @property
     def bound(self) -> float:
-        return self.scale.radius
+        return self.scale.radius * math.hypot(1.0, LEAN)
 
     def rows(self, cohort: Cohort) -> F64:
         x, weight, y = self.x(cohort)
-        return np.concatenate([x * (weight * y), x * (weight * (1 - y))]).T
+        values = x[self._measured]
+        lean = values * np.abs(values) * (weight * (LEAN / LIMIT / self.scale.unit))
+        return np.concatenate([x * (weight * y), x * (weight * (1 - y)), lean]).T
 
 
 @dataclass(frozen=True, slots=True)

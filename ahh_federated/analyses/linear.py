@@ -39,6 +39,7 @@ _REACH = 3.0  # where residuals are clipped before their variance is known, in s
 _PASSES = 3
 _SECOND = joined(glm.Gram.kind, CrossSums.kind)
 _LEAST_VARIANCE = 0.01  # of the residuals, as a part of the outcome's
+_NO_VARIANCE = 1e-20  # where there is no noise, and the features say all
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,9 @@ class Linear:
             variance = max(variance - float(moved @ phi.gram @ moved), _LEAST_VARIANCE)
         ridge = 0.0 if self.exact and not self.design.knots else RIDGE
         inverse = np.asarray(np.linalg.inv(phi.n * (phi.gram + ridge * np.eye(len(beta)))), dtype=np.float64)
-        noise = (combined.variance + phi.carried(estimate - combined.at)) * phi.variance**2
+        spread = phi.variance**2 * float(np.trace(inverse @ inverse))
+        carried = phi.carried_to_truth(estimate - combined.at, combined.variance, spread)
+        noise = (combined.variance + carried) * phi.variance**2
         full = partial(whole, standard=standard, width=self.design.width)
         used, unused = (float(value) for value in rounds.complete.values)
         fit = LinearFit(
@@ -169,14 +172,12 @@ def _residual_variance(rounds: Rounds, standard: Standard) -> tuple[float, float
     error, expected = total.stderr * factor, 1 - _EXPLAINED
     trust = expected**2 / (expected**2 + error**2)
     found = expected + trust * (float(total.values[-1]) * factor - expected)
-    return found if error == 0 else max(found, _LEAST_VARIANCE), error
+    return max(found, _LEAST_VARIANCE if error > 0 else _NO_VARIANCE), error
 
 
 def _residual_sd(target: Target, phi: Quadratic, variance: float, error: float) -> Number:
     """In the outcome's unit, with the sampling error that normal residuals would have."""
     sd = target.sd(variance)
-    if variance == 0:
-        return number(0.0, 0.0)
     return number(sd, sd * error / (2 * variance), sampling=sd / math.sqrt(2 * phi.n), least=0.0)
 
 

@@ -16,26 +16,31 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+from scipy.special import expit
 
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.choice import Choice
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.fit import Fit, Used
+from ahh_federated.analyses.mixture import mixture
 from ahh_federated.analyses.models import Equation, Family
 from ahh_federated.analyses.newton import (
     RIDGE,
     WIDE_VARIANCE,
     Evidence,
+    Moments,
     Surrogate,
     combine,
     expected_variance,
+    moderate,
+    moments_of,
     prior,
     solve,
-    surrogate,
 )
 from ahh_federated.analyses.opening import COMPLETE, KIND, opening
 from ahh_federated.analyses.rounds import Rounds, Solved, first_lines, scale_of, score_shares, second, whole
 from ahh_federated.analyses.scaling import Standard, rounded, standardise
+from ahh_federated.analyses.skewness import skewness
 from ahh_federated.core.bounds import SQUARE_STEPS
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column, Levels
@@ -126,17 +131,19 @@ class Logistic:
             rounds.scored.append((asked, (yield glm.Score(*shared, sent))))
             beta = _step(rounds, standard, asked)
         phi, first, scores = _evidence(rounds, standard)
-        evidence = combine(phi, first, scores, beta)
+        moments, evidence = phi.moments, combine(phi, first, scores, beta)
         estimate = solve(phi, evidence, np.full(len(beta), WIDE_VARIANCE), beta)
         information = phi.hessian(estimate) + RIDGE * phi.n * np.eye(len(beta))
-        fit = self._fit(rounds, standard, np.array(rounded(beta)), estimate, information, evidence.variance, _spread(phi, beta))
-        return Solved(fit, whole(phi.mean, standard, self.design.width), choice)
+        fit = self._fit(
+            rounds, standard, np.array(rounded(beta)), estimate, information, evidence.variance, _spread(moments, beta)
+        )
+        return Solved(fit, whole(moments.mean, standard, self.design.width), choice)
 
     def _newton(self, rounds: Rounds, standard: Standard, choice: Choice) -> Program:
         """Without noise: Newton steps of bounded length on score and information, from the null model to convergence."""
         shared = (self.design, self.outcome, standard.scale)
         phi, first, _ = _evidence(rounds, standard)
-        beta, information = first.beta, np.eye(self.design.width)
+        moments, beta, information = phi.moments, first.beta, np.eye(self.design.width)
         empty = RIDGE * phi.n * np.eye(self.design.width) if self.design.knots else 0.0  # a hat may stand where nobody is
         for _ in range(self.rounds):
             score = yield glm.Score(*shared, tuple(beta))
@@ -145,7 +152,7 @@ class Logistic:
             information = replies.total().values.reshape(self.design.width, -1) + empty
             step = np.linalg.solve(information, score.total().values)
             beta = beta - step / max(1.0, float(np.abs(step).max()) / _LONGEST_STEP)
-        return Solved(self._fit(rounds, standard, beta, beta, information, 0.0, _spread(phi, beta)), phi.mean, choice)
+        return Solved(self._fit(rounds, standard, beta, beta, information, 0.0, _spread(moments, beta)), phi.moments.mean, choice)
 
     def _fit(
         self,
@@ -178,7 +185,8 @@ class Logistic:
 
 def _evidence(rounds: Rounds, standard: Standard) -> tuple[Surrogate, Evidence, list[Evidence]]:
     positive, negative, stderr = rounds.halves(standard)
-    phi = surrogate(rounds.gram(standard), positive, negative, stderr, standard.gram)
+    moments = moments_of(rounds.gram(standard), positive, negative, stderr, standard.gram)
+    phi = Surrogate(moments, mixture(moments.mean, moments.covariance, standard.levels, _skewness(rounds, standard, moments)))
     share = min(max(float(positive[0]) / phi.n, 0.01), 0.99)
     beta = np.zeros(len(positive))
     beta[0] = math.log(share / (1 - share))
@@ -186,15 +194,26 @@ def _evidence(rounds: Rounds, standard: Standard) -> tuple[Surrogate, Evidence, 
     return phi, first, [Evidence(asked, total.values, total.stderr) for asked, total, _ in rounds.scores(standard)]
 
 
+def _skewness(rounds: Rounds, standard: Standard, moments: Moments) -> dict[int, float]:
+    """Of the measured columns, by coordinate."""
+    lean = rounds.lean(standard)
+    given = zip(standard.measured, lean.values / moments.n, strict=True)
+    return {
+        at: skewness(float(each), lean.stderr / moments.n, float(moments.mean[at]), float(moments.covariance[at, at]))
+        for at, each in given
+    }
+
+
 def _step(rounds: Rounds, standard: Standard, beta: F64 | None) -> F64:
     phi, first, scores = _evidence(rounds, standard)
-    start = first.beta if beta is None else beta
-    evidence = combine(phi, first, scores, start)
-    variance = expected_variance(phi, evidence, start) if scores else 1.0  # the surrogate alone is no witness
-    return solve(phi, evidence, prior(len(start), variance), start)
+    if beta is None:
+        evidence = combine(phi, first, [], first.beta)
+        return moderate(phi, solve(phi, evidence, prior(len(first.beta)), first.beta), float(expit(first.beta[0])))
+    evidence = combine(phi, first, scores, beta)
+    return solve(phi, evidence, prior(len(beta), expected_variance(phi, evidence, beta)), beta)
 
 
-def _spread(phi: Surrogate, beta: F64) -> tuple[float, float]:
-    mean, variance = float(phi.mean @ beta), float(beta @ phi.covariance @ beta)
+def _spread(moments: Moments, beta: F64) -> tuple[float, float]:
+    mean, variance = float(moments.mean @ beta), float(beta @ moments.covariance @ beta)
     found = rounded(np.array([mean, math.sqrt(max(variance, 0.01))]))
     return found[0], found[1]

@@ -2,10 +2,10 @@
 
 For x ~ N(m, S), Phi(beta) = n E[log(1 + exp(x'beta))] depends on x'beta alone, which is N(m'beta, beta'S beta): a fixed
 quadrature of 97 nodes gives it, with the exact gradient and a positive semi-definite Hessian of the discretised sum
-(Stein's lemma).  One noisy Gram matrix therefore stands in for the data's curvature, and each noised score corrects
-it where the data are not normal.  Ganesh et al., "Faster differentially private convex optimization via second-order
-methods", NeurIPS 2023, motivates second-order steps; the surrogate, the weighting of rounds and the intervals are
-derived in docs/dp-newton.md.
+(Stein's lemma); for a mixture of normals it is a sum of such terms.  One noisy Gram matrix therefore stands in for the
+data's curvature, and each noised score corrects it where the data are otherwise.  Ganesh et al., "Faster differentially
+private convex optimization via second-order methods", NeurIPS 2023, motivates second-order steps; the surrogate, the
+weighting of rounds and the intervals are derived in docs/dp-newton.md.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.special import expit
 
 from ahh_federated.analyses.design import LIMIT
+from ahh_federated.analyses.mixture import Mixture
 from ahh_federated.analyses.scaling import FEWEST
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.releases import Pooled
@@ -28,26 +30,49 @@ _GRAM_SD = 0.3  # how far a Gram entry may be from its prior, in units of the tw
 WIDE_VARIANCE = 25.0  # of every coefficient, where nothing is to be shrunk
 RIDGE = 1e-9  # per patient: keeps a singular curvature invertible and moves nothing else
 _LINEAR = 0.3  # how far the surrogate's curvature may be from the data's
+_STRONGEST = 8.0  # variance of the linear predictor at the first solution: risks from 1 in 300 to 299 in 300, at two sd
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surrogate:
-    """Phi for n patients with E[x] = mean and E[x x'] = gram; covariance = gram - mean mean'."""
+class Moments:
+    """Of x over n patients: E[x] = mean and E[x x'] = gram; covariance = gram - mean mean'."""
 
     n: float
     mean: F64
     covariance: F64
     gram: F64
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surrogate:
+    """Phi for n patients whose x has these moments and is spread like this mixture."""
+
+    moments: Moments
+    mixture: Mixture
+
+    @property
+    def n(self) -> float:
+        return self.moments.n
+
+    @property
+    def gram(self) -> F64:
+        return self.moments.gram
+
     def _quadrature(self, beta: F64) -> tuple[F64, F64, F64, float]:
-        sd = math.sqrt(max(float(beta @ self.covariance @ beta), 1e-12))
-        eta = float(beta @ self.mean) + sd * _NODES
-        return eta, expit(eta), self.covariance @ beta / sd, sd
+        """x'beta and its sigmoid at the nodes of each pattern, shape (patterns, nodes), the direction u, and the sd within."""
+        within = self.mixture.within
+        sd = math.sqrt(max(float(beta @ within @ beta), 1e-12))
+        eta = (self.mixture.means @ beta)[:, None] + sd * _NODES
+        return eta, expit(eta), within @ beta / sd, sd
+
+    def _each(self, values: F64) -> F64:
+        """E over the nodes of each pattern, times the pattern's share."""
+        return np.asarray(self.mixture.shares * (values @ _WEIGHTS))
 
     def curvature(self, beta: F64) -> float:
         """kappa = E[p (1 - p)]."""
         _, p, _, _ = self._quadrature(beta)
-        return max(float(_WEIGHTS @ (p * (1 - p))), 0.01)
+        return max(float(self._each(p * (1 - p)).sum()), 0.01)
 
     def proximal(self, kappa: float) -> float:
         """How far the curvature may exceed kappa: half-way to the geometric mean of kappa and 1/4, its most."""
@@ -58,23 +83,23 @@ class Surrogate:
         return _LINEAR**2 * float(np.sum((self.n * kappa * self.gram @ distance) ** 2))
 
     def value(self, beta: F64) -> float:
-        return self.n * float(_WEIGHTS @ np.logaddexp(0, self._quadrature(beta)[0]))
+        return self.n * float(self._each(np.logaddexp(0, self._quadrature(beta)[0])).sum())
 
     def gradient(self, beta: F64) -> F64:
         _, p, u, _ = self._quadrature(beta)
-        return np.asarray(self.n * (float(_WEIGHTS @ p) * self.mean + float(_WEIGHTS @ (p * _NODES)) * u))
+        return np.asarray(self.n * (self._each(p) @ self.mixture.means + float(self._each(p * _NODES).sum()) * u))
 
     def hessian(self, beta: F64) -> F64:
         _, p, u, sd = self._quadrature(beta)
-        slope = _WEIGHTS * p * (1 - p)
-        across = np.outer(self.mean, u)
+        slope, means = p * (1 - p), self.mixture.means
+        across = np.outer(self._each(slope * _NODES) @ means, u)
         return np.asarray(
             self.n
             * (
-                slope.sum() * np.outer(self.mean, self.mean)
-                + float(slope @ _NODES) * (across + across.T)
-                + float(slope @ _NODES**2) * np.outer(u, u)
-                + float(_WEIGHTS @ (p * _NODES)) / sd * (self.covariance - np.outer(u, u))
+                (means.T * self._each(slope)) @ means
+                + (across + across.T)
+                + float(self._each(slope * _NODES**2).sum()) * np.outer(u, u)
+                + float(self._each(p * _NODES).sum()) / sd * (self.mixture.within - np.outer(u, u))
             )
         )
 
@@ -101,8 +126,8 @@ class Objective(Protocol):
     def hessian(self, beta: F64) -> F64: ...
 
 
-def surrogate(gram: Pooled, positive: F64, negative: F64, stderr: float, prior: F64) -> Surrogate:
-    """Surrogate from the noised Gram and class sums, each entry shrunk to its prior as far as its noise asks.
+def moments_of(gram: Pooled, positive: F64, negative: F64, stderr: float, prior: F64) -> Moments:
+    """From the noised Gram matrix and class sums, each entry shrunk to its prior as far as its noise asks.
 
     At a tiny budget this is gradient descent with a prior metric, at a large one Newton's method.
     """
@@ -124,7 +149,7 @@ def surrogate(gram: Pooled, positive: F64, negative: F64, stderr: float, prior: 
     if gram.stderr > 0:
         floor = max(floor, 0.02 * float(np.median(values)), 1e-4)
     covariance[1:, 1:] = (vectors * np.maximum(values, floor)) @ vectors.T
-    return Surrogate(n, mean, covariance, np.outer(mean, mean) + covariance)
+    return Moments(n, mean, covariance, np.outer(mean, mean) + covariance)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,16 +209,28 @@ def prior(width: int, variance: float = 1.0, intercept: float = 9.0) -> F64:
 
 
 def expected_variance(phi: Surrogate, evidence: Combined, start: F64) -> float:
-    """What a prior gives the linear predictor: 1, or the least that the evidence shows it to have (docs/dp-newton.md, section 6).
+    """What a prior gives the linear predictor: 1, or what the evidence shows if that is more (docs/dp-newton.md, section 6).
 
     An unshrunk solution b has b'S b = the true value + tr(S V) on average, V its covariance.
     """
     b = solve(phi, evidence, np.full(len(start), WIDE_VARIANCE), start)
     inverse = np.linalg.inv(phi.hessian(b) + RIDGE * phi.n * np.eye(len(b)))
-    spread = phi.covariance @ (inverse + evidence.variance * inverse @ inverse)
-    found = float(b @ phi.covariance @ b - np.trace(spread))
-    error = math.sqrt(max(2 * float(np.trace(spread @ spread)) + 4 * float(b @ spread @ phi.covariance @ b), 0.0))
-    return max(1.0, found - 2 * error)
+    spread = phi.moments.covariance @ (inverse + evidence.variance * inverse @ inverse)
+    return max(1.0, float(b @ phi.moments.covariance @ b - np.trace(spread)))
+
+
+def moderate(phi: Surrogate, beta: F64, share: float) -> F64:
+    """The first solution, its linear predictor's variance cut to 8 and its intercept set so that `share` of patients are events.
+
+    No score has been seen yet.  Where x is not what it is taken for the surrogate can be wrong by far, and from beyond the
+    truth, where its curvature is small, two scores do not lead back.
+    """
+    variance = float(beta @ phi.moments.covariance @ beta)
+    if variance <= _STRONGEST:
+        return beta
+    slopes = beta[1:] * math.sqrt(_STRONGEST / variance)
+    reach = 50 + float(np.abs(phi.mixture.means[:, 1:] @ slopes).max())
+    return np.array([brentq(lambda at: phi.gradient(np.array([at, *slopes]))[0] / phi.n - share, -reach, reach), *slopes])
 
 
 def solve(phi: Objective, evidence: Combined, prior_variance: F64, start: F64) -> F64:

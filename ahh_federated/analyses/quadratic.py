@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ahh_federated.analyses.design import LIMIT
-from ahh_federated.analyses.newton import Evidence, surrogate
+from ahh_federated.analyses.newton import Evidence, moments_of
 from ahh_federated.analyses.rounds import Rounds
 from ahh_federated.analyses.scaling import Standard
 from ahh_federated.core.cohorts import F64
@@ -43,6 +43,15 @@ class Quadratic:
         """The variance that the Gram matrix's noise gives one coordinate of a gradient over a distance."""
         return self.noise**2 * float(distance @ distance) / (2 * self.variance**2)
 
+    def carried_to_truth(self, distance: F64, variance: float, spread: float) -> float:
+        """The same over the distance to the truth, when an unshrunk solution lies this far from the evidence.
+
+        The solution is farther than the truth by the noise it has itself, on average by `spread`, tr(H**-2), times a
+        coordinate's variance: that of the evidence, `variance`, and the one looked for.
+        """
+        leak = self.noise**2 / (2 * self.variance**2)
+        return leak * max(float(distance @ distance) - spread * variance, 0.0) / (1 + leak * spread)
+
     def value(self, beta: F64) -> float:
         return float(beta @ self.gradient(beta)) / 2
 
@@ -57,8 +66,8 @@ def evidence_of(rounds: Rounds, standard: Standard, variance: float) -> tuple[Qu
     """Phi, the cross sums and each round of residuals, all on the scale of the log-likelihood."""
     gram = rounds.gram(standard)
     plus, minus, stderr = rounds.halves(standard)
-    normal = surrogate(gram, plus, minus, stderr, standard.gram)
-    phi = Quadratic(normal.n, normal.mean, normal.gram, variance, gram.stderr)
+    moments = moments_of(gram, plus, minus, stderr, standard.gram)
+    phi = Quadratic(moments.n, moments.mean, moments.gram, variance, gram.stderr)
     first = Evidence(np.zeros(len(plus)), LIMIT * (plus - minus) / variance, LIMIT * 2**0.5 * stderr / variance)
     scores = [Evidence(b, total.values / variance, total.stderr / variance) for b, total, _ in rounds.scores(standard)]
     return phi, first, scores

@@ -9,7 +9,7 @@ import numpy as np
 
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.choice import Choice
-from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
+from ahh_federated.analyses.design import LEAST_SPREAD, LIMIT, Design, Scale
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.gaussian import CrossSums
 from ahh_federated.analyses.linear_fit import LinearFit
@@ -84,9 +84,13 @@ class Rounds:
 
     def halves(self, standard: Standard) -> tuple[F64, F64, float]:
         """The two halves of the first sums, and the standard error of an entry."""
-        total, used = self.asked[1].part(1).total(self.partners), standard.used
-        d = len(total.values) // 2
-        return total.values[:d][used], total.values[d:][used], total.stderr
+        total, used, d = self.asked[1].part(1).total(self.partners), standard.used, standard.width
+        return total.values[:d][used], total.values[d : 2 * d][used], total.stderr
+
+    def lean(self, standard: Standard) -> Pooled:
+        """Of the class sums: sum w x|x| of each measured column."""
+        total, unit = self.asked[1].part(1).total(self.partners), LIMIT / glm.LEAN
+        return Pooled(unit * total.values[2 * standard.width :], unit * total.stderr)
 
     def scores(self, standard: Standard) -> list[tuple[F64, Pooled, Pooled]]:
         """Each score: where it was taken, its entries in use, and the whole of it."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ahh_federated.analyses.design import HAT_LIMIT, LIMIT, Design, Scale, Term
 from ahh_federated.analyses.hats import Knots
+from ahh_federated.analyses.mixture import Level
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.releases import Pooled
 
@@ -36,13 +37,21 @@ OFF = 1e6  # the spread of a hat that is switched off: |h - c| / OFF is below on
 class Standard:
     """A scale, the prior Gram matrix E[x x'] of the coordinates in use, and the released number of patients.
 
-    `used`: which coordinates of x are in use, rising; hats that are switched off are not.
+    `used`: which coordinates of x are in use, rising; hats that are switched off are not.  `levels`: of each column, those that
+    have a coordinate of their own.  `measured`: where measured columns stand.
     """
 
     scale: Scale
     gram: F64
     patients: float
     used: NDArray[np.int64]
+    levels: tuple[tuple[Level, ...], ...]
+    measured: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Coordinates of x, those out of use included."""
+        return len(self.scale.centre) + 1
 
 
 def rounded(values: F64) -> tuple[float, ...]:
@@ -79,7 +88,17 @@ def standardise(design: Design, total: Pooled, *, curves: bool = True, exact: bo
     for block in joint:
         gram[np.ix_(block.at, block.at)] = block.moments
     used = np.array([0, *(j for j, term in enumerate(design.terms, start=1) if curves or term.knot is None)])
-    return Standard(scale, gram[np.ix_(used, used)], n, used)
+    measured = tuple(j for j, term in enumerate(design.main, start=1) if term.measured)
+    return Standard(scale, gram[np.ix_(used, used)], n, used, _levels(design, scale), measured)
+
+
+def _levels(design: Design, scale: Scale) -> tuple[tuple[Level, ...], ...]:
+    """Where the levels of each column stand in x: main terms come first, whatever is switched off."""
+    found: dict[str, list[Level]] = {}
+    for j, term in enumerate(design.main):
+        if not term.measured:
+            found.setdefault(term.column.name, []).append(Level(j + 1, scale.centre[j], scale.spread[j]))
+    return tuple(map(tuple, found.values()))
 
 
 @dataclass(frozen=True, slots=True)

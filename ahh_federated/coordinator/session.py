@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.linalg import LinAlgError
 
 from ahh_federated.analyses.models import Model
 from ahh_federated.coordinator.transcript import Exchange
@@ -55,6 +56,9 @@ class Silent:
 
     def ended(self, outcome: Outcome) -> None:
         pass
+
+
+_SINGULAR = "more than one model fits: a feature is constant, or follows from the others; leave it out"
 
 
 class _TooFew(AhhError):
@@ -110,6 +114,8 @@ class Session:
             answer = drive(analysis, asking.round)
         except _TooFew as error:
             return Outcome(ask, _commonest(asking.coverage.values()), str(error), None, asking.coverage, asking.messages)
+        except LinAlgError:
+            return Outcome(ask, Status.FAILED, _SINGULAR, None, asking.coverage, asking.messages)
         if isinstance(answer, Model):
             self._models[ask.id] = answer
         return Outcome(ask, Status.RELEASED, "", answer, asking.coverage, asking.messages)

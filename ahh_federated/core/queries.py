@@ -112,7 +112,7 @@ class Stack:
 
 
 def joined(*kinds: str) -> str:
-    """The kind of a stack: "glm.gram/1+glm.classes/1"."""
+    """The kind of a stack: "glm.gram/1+glm.classes/2"."""
     return "+".join(kinds)
 
 

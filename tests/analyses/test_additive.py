@@ -145,20 +145,12 @@ def test_bands_hold_the_truth_and_bands_without_the_noise_do_not() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("outcome", "size", "epsilon", "most"),
-    [
-        (CASE, 6000, 1.0, 0.99),
-        (CASE, 20_000, 1.0, 0.99),
-        (CASE, 20_000, 4.0, 0.99),
-        (VALUE, 20_000, 1.0, 1.0),
-        (VALUE, 20_000, 4.0, 1.0),
-    ],
-)
-def test_coverage_of_the_bands_is_at_least_nominal(outcome: Column, size: int, epsilon: float, most: float) -> None:
-    """A hundred replicates of seven knots, of which those of one fit hang together; wider than needed for a measured outcome."""
+@pytest.mark.parametrize("outcome", [CASE, VALUE], ids=lambda column: column.name)
+@pytest.mark.parametrize(("size", "epsilon"), [(6000, 1.0), (20_000, 1.0), (20_000, 4.0)])
+def test_coverage_of_the_bands_is_nominal(outcome: Column, size: int, epsilon: float) -> None:
+    """A hundred replicates of seven knots, of which those of one fit hang together."""
     full, _ = held(outcome, size, epsilon, replicates=100)
-    assert 0.93 <= full.mean() <= most
+    assert 0.93 <= full.mean() <= 0.98
 
 
 # what is written
@@ -293,7 +285,8 @@ def test_both_outcomes_have_the_schedule_of_their_regression_on_the_same_design(
         lines = analysis.schedule()
         assert len(lines) == 5
         assert sum(line.share for line in lines) == pytest.approx(1.0)
-        assert lines[1].width == DESIGN.width**2 + 2 * DESIGN.width
+        lean = 2 if outcome is CASE else 0  # how lopsided age and BMI are, which a regression without a surrogate need not know
+        assert lines[1].width == DESIGN.width**2 + 2 * DESIGN.width + lean
 
 
 def test_an_empty_cohort_and_a_tiny_budget_give_a_sober_model() -> None:

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from scipy.special import expit
 
 from ahh_federated.analyses.design import Design
 from ahh_federated.analyses.logistic import Logistic
 from ahh_federated.analyses.numbers import Z95
 from ahh_federated.core.cohorts import F64
+from ahh_federated.core.columns import Levels
 from ahh_federated.core.costs import Budget
 from tests.analyses.drivers import noised, split
 from tests.analyses.populations import CASE, FEATURES, TRUTH, patients
@@ -57,3 +59,29 @@ def test_coverage_is_nominal(size: int, epsilon: float, ignoring: float) -> None
     assert 0.93 <= found.full.mean() <= 0.98
     assert found.full.min() >= 0.90
     assert found.sampling_only.mean() < ignoring
+
+
+HEART, KIDNEY = Levels("heart", ("no", "yes")), Levels("kidney", ("no", "yes"))
+TOGETHER = Design((FEATURES[0], HEART, KIDNEY))
+
+
+def comorbid(size: int, seed: int, share: float, truth: F64) -> dict[str, F64]:
+    """Two diseases that come together; 0.7 of those with the one have the other for that reason."""
+    rng = np.random.default_rng(seed)
+    age = 18 * rng.beta(2, 2, size)
+    heart = (rng.random(size) < share).astype(np.float64)
+    kidney = np.where(rng.random(size) < 0.7, heart, rng.random(size) < share).astype(np.float64)
+    eta = np.column_stack([np.ones(size), age, heart, kidney]) @ truth
+    return {"age": age, "heart": heart, "kidney": kidney, "case": (rng.random(size) < expit(eta)).astype(np.float64)}
+
+
+@pytest.mark.parametrize(("share", "kidney"), [(0.03, 3.0), (0.1, 2.0), (0.4, 2.0)])
+def test_strong_effects_of_rare_diseases_that_come_together_are_held(share: float, kidney: float) -> None:
+    """With one normal in place of the mixture 31 to 77 % of these intervals held the truth."""
+    truth, held = np.array([-4.5, 0.1, 2.0, kidney]), []
+    for seed in range(12):
+        columns = comorbid(20_000, seed, share, truth)
+        fit = noised(Logistic(TOGETHER, CASE), split(columns, 4), Budget(4.0, 1e-6), seed)
+        held.append(np.abs(fit.coefficients() - truth) < Z95 * np.hypot(*fit.standard_errors()))
+    assert np.mean(held) >= 0.9
+    assert np.mean(held, axis=0).min() >= 0.75

@@ -11,7 +11,8 @@ import numpy as np
 from ahh_federated.analyses import glm, opening, rounds
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.logistic import Logistic
-from ahh_federated.analyses.newton import Surrogate
+from ahh_federated.analyses.mixture import Mixture
+from ahh_federated.analyses.newton import Moments, Surrogate
 from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.queries import Summed
 from tests.docs.pages import ROOT
@@ -24,8 +25,8 @@ OUTCOME = Levels("y", ("no", "yes"))
 def test_the_table_of_queries_is_the_schedule() -> None:
     rows = re.findall(r"^\| (\d) \| `([\w./]+)` \| .* \| ([^|]+) \| ([^|]+) \| ([\d.]+) \|$", PAGE.read_text(), re.MULTILINE)
     d, a, b, radius = DESIGN.width, 2, 1, 2.5
-    widths = {"3": 3, "d + a": d + a, "d²": d * d, "2d": 2 * d, "d": d}
-    bounds = {"1": 1.0, "√(1 + 2a + b)": math.sqrt(1 + 2 * a + b), "R²": radius**2, "R": radius}
+    widths = {"3": 3, "d + a": d + a, "d²": d * d, "2d + a": 2 * d + a, "d": d}
+    bounds = {"1": 1.0, "√(1 + 2a + b)": math.sqrt(1 + 2 * a + b), "R²": radius**2, "1.044 R": 1.09**0.5 * radius, "R": radius}
     scale = Scale((0.0,) * (d - 1), (1.0,) * (d - 1), radius)
     shared = (DESIGN, OUTCOME, scale)
     beta = (0.0,) * d
@@ -54,7 +55,8 @@ def test_the_surrogates_gradient_and_hessian_by_the_pages_formulas() -> None:
     covariance = np.zeros((4, 4))
     covariance[1:, 1:] = root @ root.T / 3
     mean = np.array([1.0, *rng.normal(0, 0.3, 3)])
-    phi, beta = Surrogate(500.0, mean, covariance, np.outer(mean, mean) + covariance), rng.normal(0, 0.7, 4)
+    moments = Moments(500.0, mean, covariance, np.outer(mean, mean) + covariance)
+    phi, beta = Surrogate(moments, Mixture.normal(mean, covariance)), rng.normal(0, 0.7, 4)
 
     z, weight = np.polynomial.hermite_e.hermegauss(80)
     weight = weight / weight.sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sqlite3
 from pathlib import Path
@@ -15,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 import ahh_federated as ahh
 from ahh_federated.lab.synthetic import antwerp_children, write_partners
 from ahh_federated.node.ledger import Ledger
+from ahh_federated.study import parse_study
 
 STUDY = Path(__file__).parents[2] / "examples" / "child-overweight.toml"
 
@@ -230,3 +232,16 @@ def test_an_exact_run_equals_the_pooled_fit(frames):
     reference = LogisticRegression(C=np.inf, tol=1e-12, max_iter=5_000).fit(pooled[:, :-1], pooled[:, -1])
     assert np.abs(np.array(fit.estimate[1:]) - reference.coef_[0]).max() < 1e-5
     assert abs(fit.estimate[0] - reference.intercept_[0]) < 1e-5
+
+
+def test_features_that_cannot_be_told_apart_end_their_ask_with_a_reason_and_no_other(frames):
+    """Without noise there is no floor under a singular matrix."""
+    content = copy.deepcopy(dict(ahh.open_study(STUDY).content))
+    (model,) = (ask for ask in content["ask"] if ask["id"] == "model")
+    content["columns"]["again"] = content["columns"]["birth_weight"]
+    model["features"] = [*model["features"], "again"]
+    tables = {name: frame.assign(again=frame["birth_weight"]) for name, frame in frames.items()}
+    results = ahh.run(parse_study(content), tables, exact=True)
+    with pytest.raises(ahh.Misuse, match="more than one model fits: a feature is constant, or follows from the others"):
+        results.answer("model")
+    assert results.answer("children")

@@ -1,0 +1,141 @@
+"""Patients who are made up, of many kinds: what the constants of `logistic` and `additive` were chosen on, and can be checked on.
+
+python -m benchmarks.made_up --kinds 200 --json FILE
+
+The truth is known (benchmarks/people.py), so a model's loss can be told from the least there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.special import expit
+from threadpoolctl import threadpool_limits
+
+from ahh_federated.analyses.fit import Fit
+from ahh_federated.analyses.mixture import Mixture
+from ahh_federated.analyses.models import Model
+from ahh_federated.analyses.numbers import Z95
+from ahh_federated.core.cohorts import F64, Cohort
+from benchmarks import federated
+from benchmarks.federated import NotEnough
+from benchmarks.metrics import calibration_slope
+from benchmarks.people import Kind, World
+
+ANALYSES = ("logistic", "additive")
+SHIPPED = "shipped"
+FRESH = 20_000  # patients a model is judged on
+CODE = "ahh_federated.analyses"
+Change = tuple[str, Any]
+VARIANTS: Mapping[str, tuple[Change, ...]] = {
+    SHIPPED: (),
+    "x one normal": ((f"{CODE}.logistic.mixture", lambda mean, covariance, levels, skewness: Mixture.normal(mean, covariance)),),
+    "prior of variance 1": ((f"{CODE}.logistic.expected_variance", lambda phi, evidence, start: 1.0),),
+    "first solution as it is": ((f"{CODE}.newton._STRONGEST", float("inf")),),
+    "first solution at most 4": ((f"{CODE}.newton._STRONGEST", 4.0),),
+}
+
+
+def rows(kind: Kind) -> Iterator[dict[str, Any]]:
+    """A row for each analysis and variant: log loss beyond the least there is (nats), and calibration slope (1 is right).
+
+    `held`, where straight lines are the truth and are fitted: for each feature its kind, and whether its interval holds.
+    """
+    world = World.of(kind)
+    cohorts, fresh = world.partners(), world.people(FRESH, stream=1)
+    judged = Cohort.of(fresh.columns, FRESH)
+    least = _loss(fresh.risk, fresh.risk)
+    for analysis in ANALYSES:
+        study = world.study(analysis)
+        for variant, changes in VARIANTS.items():
+            with ExitStack() as changed:
+                for target, value in changes:
+                    changed.enter_context(patch(target, value))
+                try:
+                    model = federated.train(study, cohorts, kind.seed).model
+                except NotEnough:
+                    continue
+            risk = expit(model.linear(judged))
+            slope = calibration_slope(fresh.columns["y"], np.clip(risk, 1e-6, 1 - 1e-6))
+            excess = _loss(fresh.risk, risk) - least
+            found = {"variant": variant, "excess": excess, "slope": slope, "held": _held(world, model)}
+            yield {**asdict(kind), "analysis": analysis, **found}
+
+
+def _held(world: World, model: Model) -> list[tuple[str, bool]]:
+    if world.kind.bent or not isinstance(model, Fit):
+        return []
+    error = np.abs(model.coefficients()[1:] - world.truth())
+    held = error < Z95 * np.hypot(*model.standard_errors())[1:]
+    return [(feature.kind, bool(each)) for feature, each in zip(world.features, held, strict=True)]
+
+
+def _loss(truth: F64, risk: F64) -> float:
+    held = np.clip(risk, 1e-9, 1 - 1e-9)
+    return float(-(truth * np.log(held) + (1 - truth) * np.log1p(-held)).mean())
+
+
+def shown(found: list[dict[str, Any]]) -> Table:
+    """Means over kinds, and over the strong ones with much data; ± is the standard error of a difference from what is shipped."""
+    table = Table(title="Made-up patients: log loss beyond the least, 1/1000 nats", title_justify="left")
+    for name in ("analysis", "variant", "kinds", "excess", "less shipped", "worst, best", "slope 10 %, 50 %, 90 %"):
+        table.add_column(name)
+    kept = {(row["analysis"], row["variant"], row["seed"]): row for row in found}
+    for analysis in ANALYSES:
+        seeds = sorted({row["seed"] for row in found if row["analysis"] == analysis})
+        shipped = np.array([kept[analysis, SHIPPED, seed]["excess"] for seed in seeds]) * 1e3
+        for variant in VARIANTS:
+            mine = [kept[analysis, variant, seed] for seed in seeds]
+            excess = np.array([row["excess"] for row in mine]) * 1e3
+            less = excess - shipped
+            error = less.std() / max(len(less), 1) ** 0.5
+            slopes = np.quantile([row["slope"] for row in mine], [0.1, 0.5, 0.9])
+            extremes = f"{less.max():+.1f}, {less.min():+.1f}"
+            difference = "" if variant == SHIPPED else f"{less.mean():+.2f} ± {error:.2f}"
+            numbers = [str(len(mine)), f"{excess.mean():.2f}", difference, "" if variant == SHIPPED else extremes]
+            table.add_row(analysis, variant, *numbers, ", ".join(f"{slope:.2f}" for slope in slopes))
+    return table
+
+
+def intervals(found: list[dict[str, Any]]) -> Table:
+    """Shares of 95 % intervals of `logistic` that hold the truth, by what a feature is."""
+    table = Table(title="Made-up patients: intervals that hold the truth", title_justify="left")
+    kinds = ("all", "normal", "uniform", "skewed", "common", "rare")
+    for name in ("variant", "intervals", *kinds):
+        table.add_column(name)
+    for variant in VARIANTS:
+        held = [each for row in found if row["variant"] == variant for each in row["held"]]
+        shares = [[hit for kind, hit in held if name in (kind, "all")] for name in kinds]
+        table.add_row(variant, str(len(held)), *(f"{np.mean(share):.3f}" if share else "" for share in shares))
+    return table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.made_up", description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", type=int, default=200, help="how many kinds of patients")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first")
+    parser.add_argument("--json", type=Path, help="where to write the rows")
+    asked = parser.parse_args(arguments)
+    found: list[dict[str, Any]] = []
+    with threadpool_limits(1):
+        for seed in track(range(asked.first, asked.first + asked.kinds), "kinds", console=Console(stderr=True)):
+            found += rows(Kind.drawn(seed))
+    Console(width=140).print(shown(found), intervals(found))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,50 @@
+"""Made-up patients are what their kind says, and the benchmark on them tells a good variant from a bad one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import made_up
+from benchmarks.people import Kind, World
+
+KIND = Kind(seed=5, patients=4_000, partners=3, features=6, strength=2.0, events=0.15, epsilon=4.0, bent=False)
+
+
+@pytest.mark.parametrize("bent", [False, True])
+def test_patients_are_what_their_kind_says(bent: bool) -> None:
+    world = World.of(replace(KIND, bent=bent))
+    people = world.people(100_000, stream=1)
+    assert people.risk.mean() == pytest.approx(0.15, abs=0.005)
+    assert np.var(np.log(people.risk / (1 - people.risk))) == pytest.approx(2.0, rel=0.1)
+    assert people.columns["y"].mean() == pytest.approx(0.15, abs=0.005)
+    assert sum(map(len, world.partners().values())) == 4_000
+    assert set(people.columns) == {*world.study("logistic").columns}
+
+
+def test_the_truth_is_that_of_the_risks() -> None:
+    world = World.of(KIND)
+    people = world.people(1_000, stream=1)
+    x = np.column_stack([people.columns[f"x{j}"] for j in range(6)])
+    left = np.log(people.risk / (1 - people.risk)) - x @ world.truth()
+    assert np.ptp(left) < 1e-6
+
+
+def test_every_analysis_and_variant_gives_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert made_up.main(["--kinds", "1", "--first", "7", "--json", str(tmp_path / "rows.json")]) == 0
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    assert [(row["analysis"], row["variant"]) for row in rows] == [(a, v) for a in made_up.ANALYSES for v in made_up.VARIANTS]
+    assert all(row["excess"] > 0 for row in rows)
+    assert "intervals" in capsys.readouterr().out
+
+
+def test_variants_change_what_they_name() -> None:
+    strong = replace(KIND, strength=8.0, patients=20_000, events=0.05)
+    rows = {row["variant"]: row for row in made_up.rows(strong) if row["analysis"] == "logistic"}
+    shipped = rows[made_up.SHIPPED]["excess"]
+    assert all(abs(rows[variant]["excess"] - shipped) > 1e-9 for variant in ("x one normal", "prior of variance 1"))
+    assert len(rows[made_up.SHIPPED]["held"]) == 6
