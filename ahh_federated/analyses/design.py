@@ -169,15 +169,14 @@ class Scale:
         products = [term for term in design.terms[main:] if term.by is not None]
         for j, term in enumerate(products, start=main):
             one, other = design.factors(term)
-            self._place(j, x[one + 1] * x[other + 1] / self.unit**2, term.limit, x[j + 1])
+            self._place(j, (x[one + 1] * x[other + 1] / self.unit**2)[None, :], term.limit, x[j + 1 : j + 2])
         j = main + len(products)
         for knots in design.knots:
-            u = knots.column.scaled(cohort[knots.column.name])
-            for number in range(len(knots.interior)):
-                self._place(j, knots.hat(number, u), HAT_LIMIT, x[j + 1])
-                if design.indicators:
-                    x[j + 1][np.isnan(u)] = 0.0
-                j += 1
+            u, rows = knots.column.scaled(cohort[knots.column.name]), x[j + 1 : j + 1 + len(knots.interior)]
+            self._place(j, knots.hats(u), HAT_LIMIT, rows)
+            if design.indicators:
+                rows[:, np.isnan(u)] = 0.0
+            j += len(rows)
         return x
 
     def _measured(self, column: Numeric, j: int, values: F64, row: F64) -> None:
@@ -192,12 +191,13 @@ class Scale:
         if not self.exact:
             np.trunc(row, out=row)
 
-    def _place(self, j: int, u: F64, limit: float, row: F64) -> None:
-        """A product or a hat on the grid."""
-        row[:] = (u - self.centre[j]) / self.spread[j] * self.unit
+    def _place(self, first: int, u: F64, limit: float, rows: F64) -> None:
+        """Products or hats on the grid: those of the terms from `first` on."""
+        centre, spread = (np.array(each[first : first + len(rows)])[:, None] for each in (self.centre, self.spread))
+        rows[:] = (u - centre) / spread * self.unit
         if not self.exact:
-            np.clip(row, -limit * GRID, limit * GRID, out=row)
-            np.trunc(row, out=row)
+            np.clip(rows, -limit * GRID, limit * GRID, out=rows)
+            np.trunc(rows, out=rows)
 
     def _position(self, j: int, u: float) -> float:
         return (u - self.centre[j]) / self.spread[j] * self.unit

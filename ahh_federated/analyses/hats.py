@@ -12,7 +12,7 @@ splines" (2001), chapter IX.  A hat is computed element by element, so a patient
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -30,12 +30,15 @@ LEAST_GAP = 1e-3  # between neighbouring knots, as a part of the range
 class Knots:
     """The interior knots of one column, in its unit and rising; the ends of its public range are knots as well.
 
+    `points`: all of them on [-1, 1].
+
     Raises:
         Misuse: when they do not rise strictly inside the range.
     """
 
     column: Numeric
     interior: tuple[float, ...]
+    points: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         column, least = self.column, LEAST_GAP * (self.column.high - self.column.low)
@@ -45,6 +48,8 @@ class Knots:
                 f"the knots of {column.name!r} do not rise inside its range of {column.low:g} to {column.high:g} {column.unit}: "
                 f"give 1 to {MOST} cut-points, each above the one before"
             )
+        points = column.scaled(np.array([column.low, *self.interior, column.high]))
+        object.__setattr__(self, "points", tuple(float(u) for u in points))
 
     @classmethod
     def equal(cls, column: Numeric, count: int = DEFAULT) -> Knots:
@@ -52,12 +57,7 @@ class Knots:
         step = (column.high - column.low) / (count + 1)
         return cls(column, tuple(column.low + step * k for k in range(1, count + 1)))
 
-    @property
-    def points(self) -> tuple[float, ...]:
-        """All knots, the ends included, on [-1, 1]."""
-        return tuple(float(u) for u in self.column.scaled(np.array([self.column.low, *self.interior, self.column.high])))
-
-    def hat(self, number: int, u: F64) -> F64:
-        """h_i at values on [-1, 1], NaN where u is; `number` counts the interior knots from 0."""
-        left, knot, right = self.points[number : number + 3]
+    def hats(self, u: F64) -> F64:
+        """All h_i at values on [-1, 1], shape (hats, values), NaN where u is."""
+        left, knot, right = (np.array(self.points[k : k + len(self.interior)])[:, None] for k in range(3))
         return np.asarray(np.maximum(0.0, np.minimum((u - left) / (knot - left), (right - u) / (right - knot))))

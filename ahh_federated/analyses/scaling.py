@@ -131,8 +131,7 @@ def _joint(design: Design, scaled: _Scaled, knots: Knots) -> _Joint:
     m, s = scaled.centre[j], scaled.spread[j]
     u = np.concatenate([np.clip(m + s * _NODES, -1, 1), _FLAT])
     functions, hats = [np.ones_like(u), np.clip((u - m) / s, -LIMIT, LIMIT)], []
-    for number in range(len(knots.interior)):
-        h = knots.hat(number, u)
+    for h in knots.hats(u):
         centre = float(_MIXTURE @ h)
         spread = max(math.sqrt(float(_MIXTURE @ (h - centre) ** 2)), max(centre, 1 - centre) / HAT_LIMIT)
         hats.append((centre, spread))

@@ -305,14 +305,14 @@ def test_hats_are_one_at_their_knot_and_sum_with_the_ends_to_one() -> None:
     knots = Knots(AGE, AGES)
     points = np.array(knots.points)
     assert points[[0, -1]].tolist() == [-1.0, 1.0]
-    at = np.array([knots.hat(k, points) for k in range(3)])
+    at = knots.hats(points)
     assert at[:, 1:-1] == pytest.approx(np.eye(3))
     assert not at[:, [0, -1]].any()
     u = np.linspace(-1, 1, 999)
     middle = (u >= points[1]) & (u <= points[3])
-    total = sum(knots.hat(k, u) for k in range(3))
+    total = knots.hats(u).sum(axis=0)
     assert total[middle] == pytest.approx(1.0)
-    assert np.isnan(knots.hat(1, np.array([np.nan]))).all()
+    assert np.isnan(knots.hats(np.array([np.nan]))).all()
     assert Knots.equal(AGE).interior == pytest.approx((3.6, 7.2, 10.8, 14.4))
     assert len(Knots.equal(AGE).interior) == DEFAULT
 

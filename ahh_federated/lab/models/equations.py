@@ -111,7 +111,6 @@ class _Columns:
     def _height(self, knots: Knots, points: F64) -> F64:
         """The curve at points on [-1, 1]: the straight term and the hats."""
         found = np.array([self._part(Term(knots.column), float(u)) for u in points])
-        for number in range(len(knots.interior)):
-            term = Term(knots.column, knot=number)
-            found += np.array([self._part(term, float(h)) for h in knots.hat(number, points)])
+        for number, heights in enumerate(knots.hats(points)):
+            found += np.array([self._part(Term(knots.column, knot=number), float(h)) for h in heights])
         return found
