@@ -17,7 +17,7 @@ from ahh_federated.node.desk import Desk
 from ahh_federated.node.ledger import Ledger
 from ahh_federated.node.policy import Policy
 from ahh_federated.runtimes.local import ExactLink, LocalLink
-from ahh_federated.study import Study
+from ahh_federated.study import Study, parse_study
 from ahh_federated.wire import Reply, Request
 from benchmarks.tasks import MODEL, Task, pooled
 
@@ -56,6 +56,23 @@ class _Timed:
             return self.link.exchange(request, partners)
         finally:
             self.node_s += time.process_time() - started
+
+
+def one_model(title: str, columns: Mapping[str, Any], ask: Mapping[str, Any], budget: Budget, minimum_partners: int = 1) -> Study:
+    """A study of synthetic data with one ask for a model, which gets the whole budget."""
+    about = {"title": title, "purpose": "Measure.", "version": 1, "consortium": "none", "data": "synthetic"}
+    name = title.lower().replace(" ", "-")
+    privacy = {"epsilon": budget.epsilon, "delta": budget.delta, "neighbours": "add-or-remove-one", "noise": "each-node"}
+    return parse_study(
+        {
+            "study": {"id": name, **about, "minimum_partners": minimum_partners, "expires": DAY},
+            "requester": {"name": "nobody", "organisation": "none", "permit": "none"},
+            "privacy": privacy,
+            "patient": {"key": "id"},
+            "columns": dict(columns),
+            "ask": [{"id": MODEL, **ask, "share": 1.0}],
+        }
+    )
 
 
 class NotEnough(Exception):

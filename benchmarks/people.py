@@ -16,7 +16,8 @@ from scipy.special import expit
 from scipy.stats import norm
 
 from ahh_federated.core.cohorts import F64, Cohort
-from ahh_federated.study import Study, parse_study
+from ahh_federated.core.costs import Budget
+from ahh_federated.study import Study
 from benchmarks import federated
 
 
@@ -32,6 +33,11 @@ class Kind:
     events: float
     epsilon: float
     bent: bool
+
+    @property
+    def clear(self) -> bool:
+        """Whether patients outnumber the noise by far."""
+        return self.patients * min(self.epsilon, 2.0) >= 3_000 * (self.partners * self.features) ** 0.5
 
     @staticmethod
     def drawn(seed: int) -> Kind:
@@ -147,20 +153,6 @@ class World:
 
     def study(self, analysis: str) -> Study:
         columns = {f"x{j}": dict(feature.column) for j, feature in enumerate(self.features)}
-        about = {"title": "Made up", "purpose": "Measure.", "version": 1, "consortium": "none", "data": "synthetic"}
-        ask = {"id": "model", "analysis": analysis, "outcome": "y", "features": list(columns), "share": 1.0}
-        return parse_study(
-            {
-                "study": {"id": "made-up", **about, "minimum_partners": 1, "expires": federated.DAY},
-                "requester": {"name": "nobody", "organisation": "none", "permit": "none"},
-                "privacy": {
-                    "epsilon": self.kind.epsilon,
-                    "delta": 1e-6,
-                    "neighbours": "add-or-remove-one",
-                    "noise": "each-node",
-                },
-                "patient": {"key": "id"},
-                "columns": {**columns, "y": {"levels": ["no", "yes"]}},
-                "ask": [ask],
-            }
-        )
+        ask = {"analysis": analysis, "outcome": "y", "features": list(columns)}
+        columns["y"] = {"levels": ["no", "yes"]}
+        return federated.one_model("Made up", columns, ask, Budget(self.kind.epsilon, 1e-6))

@@ -24,8 +24,9 @@ from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.glm import Gram, Score
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
+from ahh_federated.core.costs import Budget
 from ahh_federated.core.sums import integer_sum
-from ahh_federated.study import Study, parse_study
+from ahh_federated.study import Study
 from benchmarks import federated
 from benchmarks.federated import Trained
 
@@ -197,19 +198,10 @@ def _part(given: Problem, study: Study, first: int, partners: int) -> Cohort:
 
 def _study(given: Problem, partners: int, ask: Mapping[str, Any]) -> Study:
     names = [column.name for column in given.score.design.features]
-    ask = {"id": "model", "outcome": OUTCOME.name, "features": names, "share": 1.0, **ask}
     ranges = {name: {"range": [-5.0, 5.0], "unit": "sd"} for name in names}
-    about = {"title": "Speed", "purpose": "Measure.", "version": 1, "consortium": "none", "data": "synthetic"}
-    return parse_study(
-        {
-            "study": {"id": "speed", **about, "minimum_partners": partners, "expires": federated.DAY},
-            "requester": {"name": "nobody", "organisation": "none", "permit": "none"},
-            "privacy": {"epsilon": 1.0, "delta": 1e-5, "neighbours": "add-or-remove-one", "noise": "each-node"},
-            "patient": {"key": "id"},
-            "columns": {**ranges, OUTCOME.name: {"levels": list(OUTCOME.levels)}},
-            "ask": [ask],
-        }
-    )
+    columns = {**ranges, OUTCOME.name: {"levels": list(OUTCOME.levels)}}
+    ask = {"outcome": OUTCOME.name, "features": names, **ask}
+    return federated.one_model("Speed", columns, ask, Budget(1.0, 1e-5), partners)
 
 
 def memory(sizes: tuple[int, ...], features: int = 10) -> list[Figure]:

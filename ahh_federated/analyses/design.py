@@ -96,6 +96,11 @@ class Design:
         """Coefficients, the intercept included."""
         return 1 + len(self.terms)
 
+    @property
+    def measured(self) -> tuple[int, ...]:
+        """Where measured values stand in x."""
+        return tuple(j for j, term in enumerate(self.main, start=1) if term.measured)
+
     def factors(self, term: Term) -> tuple[int, int]:
         """Where the two terms of a product stand among `terms`."""
         assert term.by is not None, f"{term} is no product"

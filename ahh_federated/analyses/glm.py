@@ -83,15 +83,13 @@ class FeatureMoments:
 
     @property
     def width(self) -> int:
-        return 1 + len(self.design.main) + self._measured + 2 * isinstance(self.outcome, Numeric)
-
-    @property
-    def _measured(self) -> int:
-        return sum(isinstance(column, Numeric) for column in self.design.features)
+        return 1 + len(self.design.main) + len(self.design.measured) + 2 * isinstance(self.outcome, Numeric)
 
     @property
     def bound(self) -> float:
-        return math.sqrt(1 + len(self.design.features) + self._measured + 2 * isinstance(self.outcome, Numeric))
+        measured = len(self.design.measured) + isinstance(self.outcome, Numeric)
+        levels = len(self.design.features) - len(self.design.measured)
+        return math.sqrt(1 + 2 * measured + levels)
 
     def parameters(self) -> Parameters:
         return {}
@@ -168,11 +166,7 @@ class ClassSums(Scaled):
 
     @property
     def width(self) -> int:
-        return 2 * self.design.width + len(self._measured)
-
-    @property
-    def _measured(self) -> list[int]:
-        return [j for j, term in enumerate(self.design.main, start=1) if term.measured]
+        return 2 * self.design.width + len(self.design.measured)
 
     @property
     def bound(self) -> float:
@@ -180,7 +174,7 @@ class ClassSums(Scaled):
 
     def rows(self, cohort: Cohort) -> F64:
         x, weight, y = self.x(cohort)
-        values = x[self._measured]
+        values = x[list(self.design.measured)]
         lean = values * np.abs(values) * (weight * (LEAN / LIMIT / self.scale.unit))
         return np.concatenate([x * (weight * y), x * (weight * (1 - y)), lean]).T
 

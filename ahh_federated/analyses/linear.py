@@ -141,7 +141,7 @@ class Linear:
         ridge = 0.0 if self.exact and not self.design.knots else RIDGE
         inverse = np.asarray(np.linalg.inv(phi.n * (phi.gram + ridge * np.eye(len(beta)))), dtype=np.float64)
         spread = phi.variance**2 * float(np.trace(inverse @ inverse))
-        carried = phi.carried_to_truth(estimate - combined.at, combined.variance, spread)
+        carried = phi.carried_to_noiseless(estimate - combined.at, combined.variance, spread)
         noise = (combined.variance + carried) * phi.variance**2
         full = partial(whole, standard=standard, width=self.design.width)
         used, unused = (float(value) for value in rounds.complete.values)

@@ -211,7 +211,7 @@ def prior(width: int, variance: float = 1.0, intercept: float = 9.0) -> F64:
 def expected_variance(phi: Surrogate, evidence: Combined, start: F64) -> float:
     """What a prior gives the linear predictor: 1, or what the evidence shows if that is more (docs/dp-newton.md, section 6).
 
-    An unshrunk solution b has b'S b = the true value + tr(S V) on average, V its covariance.
+    An unshrunk solution b has b'S b = the true value + tr(S V), about, on average; V is its covariance.
     """
     b = solve(phi, evidence, np.full(len(start), WIDE_VARIANCE), start)
     inverse = np.linalg.inv(phi.hessian(b) + RIDGE * phi.n * np.eye(len(b)))

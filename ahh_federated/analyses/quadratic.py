@@ -41,16 +41,19 @@ class Quadratic:
 
     def carried(self, distance: F64) -> float:
         """The variance that the Gram matrix's noise gives one coordinate of a gradient over a distance."""
-        return self.noise**2 * float(distance @ distance) / (2 * self.variance**2)
+        return self._leak * float(distance @ distance)
 
-    def carried_to_truth(self, distance: F64, variance: float, spread: float) -> float:
-        """The same over the distance to the truth, when an unshrunk solution lies this far from the evidence.
+    def carried_to_noiseless(self, distance: F64, variance: float, spread: float) -> float:
+        """The same over the distance to the solution without noise, when the unshrunk one lies this far from the evidence.
 
-        The solution is farther than the truth by the noise it has itself, on average by `spread`, tr(H**-2), times a
-        coordinate's variance: that of the evidence, `variance`, and the one looked for.
+        That one is farther by the noise it has itself, on average by `spread`, tr(H**-2), times a coordinate's variance: that of
+        the evidence, `variance`, and the one looked for.
         """
-        leak = self.noise**2 / (2 * self.variance**2)
-        return leak * max(float(distance @ distance) - spread * variance, 0.0) / (1 + leak * spread)
+        return self._leak * max(float(distance @ distance) - spread * variance, 0.0) / (1 + self._leak * spread)
+
+    @property
+    def _leak(self) -> float:
+        return self.noise**2 / (2 * self.variance**2)
 
     def value(self, beta: F64) -> float:
         return float(beta @ self.gradient(beta)) / 2

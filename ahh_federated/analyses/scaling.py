@@ -88,8 +88,7 @@ def standardise(design: Design, total: Pooled, *, curves: bool = True, exact: bo
     for block in joint:
         gram[np.ix_(block.at, block.at)] = block.moments
     used = np.array([0, *(j for j, term in enumerate(design.terms, start=1) if curves or term.knot is None)])
-    measured = tuple(j for j, term in enumerate(design.main, start=1) if term.measured)
-    return Standard(scale, gram[np.ix_(used, used)], n, used, _levels(design, scale), measured)
+    return Standard(scale, gram[np.ix_(used, used)], n, used, _levels(design, scale), design.measured)
 
 
 def _levels(design: Design, scale: Scale) -> tuple[tuple[Level, ...], ...]:

@@ -14,8 +14,8 @@ from scipy.special import gammaincinv, ndtri, roots_genlaguerre
 from ahh_federated.analyses.design import LIMIT
 from ahh_federated.core.cohorts import F64
 
-MOST = 4.0
-_GRID = np.linspace(-MOST, MOST, 81)
+_MOST = 4.0
+_GRID = np.linspace(-_MOST, _MOST, 81)
 _NORMAL, _TURNED, _EXPONENTIAL = 40, 20, 60  # where the grid is 0, -2 and 2
 _LEVELS = (np.arange(200) + 0.5) / 200
 _SD = 0.375  # how far E[x|x|] may be from a normal's, as a part of how far -2 and 2 are apart
@@ -51,7 +51,7 @@ def points(skew: float) -> tuple[F64, F64]:
 
     Gauss' rule for the member of the family which has that skewness once a tenth of the variance, normal, is added to it.
     """
-    held = float(np.clip(skew / _ROUGHLY**1.5, -MOST, MOST))
+    held = float(np.clip(skew / _ROUGHLY**1.5, -_MOST, _MOST))
     shape = 4 / held**2
     nodes, weights = roots_genlaguerre(_POINTS, shape - 1)
     return np.sqrt(_ROUGHLY) * np.sign(held) * (nodes - shape) / np.sqrt(shape), weights / weights.sum()

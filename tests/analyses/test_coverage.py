@@ -5,6 +5,7 @@ Six partners of unequal size, each adding its own noise through the gate; a well
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +15,12 @@ from scipy.special import expit
 from ahh_federated.analyses.design import Design
 from ahh_federated.analyses.logistic import Logistic
 from ahh_federated.analyses.numbers import Z95
-from ahh_federated.core.cohorts import F64
-from ahh_federated.core.columns import Levels
+from ahh_federated.core.cohorts import F64, Cohort
+from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.costs import Budget
 from tests.analyses.drivers import noised, split
 from tests.analyses.populations import CASE, FEATURES, TRUTH, patients
+from tests.docs.pages import ROOT
 
 
 @dataclass(frozen=True)
@@ -85,3 +87,32 @@ def test_strong_effects_of_rare_diseases_that_come_together_are_held(share: floa
         held.append(np.abs(fit.coefficients() - truth) < Z95 * np.hypot(*fit.standard_errors()))
     assert np.mean(held) >= 0.9
     assert np.mean(held, axis=0).min() >= 0.75
+
+
+PLAIN = tuple(Numeric(f"x{j}", -5.0, 5.0, "sd") for j in range(4))
+PLAIN_TRUTH = np.array([-1.0, 1.0, -0.7, 0.3, 0.0])
+
+
+def plain(size: int, seed: int) -> dict[str, F64]:
+    rng = np.random.default_rng(seed)
+    x = np.clip(rng.normal(size=(4 * size, 4)), -5, 5)
+    y = rng.random(4 * size) < expit(PLAIN_TRUTH[0] + x @ PLAIN_TRUTH[1:])
+    return {**{column.name: x[:, j] for j, column in enumerate(PLAIN)}, "case": y.astype(np.float64)}
+
+
+@pytest.mark.slow
+def test_the_table_of_the_page_is_what_is_measured() -> None:
+    """docs/dp-newton.md, section 8: coverage, and the mean estimate and equation of a coefficient that is 1."""
+    page = (ROOT / "docs" / "dp-newton.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d,]+) \| (\d) \| (\.\d\d) \| ([\d.]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 4
+    for size, epsilon, coverage, estimate, equation in rows:
+        patients_each, held, found = int(size.replace(",", "")), [], []
+        for seed in range(150 if patients_each < 5_000 else 60):
+            columns = plain(patients_each, seed)
+            parts = {f"partner {k}": Cohort.of({name: v[k::4].copy() for name, v in columns.items()}) for k in range(4)}
+            fit = noised(Logistic(Design(PLAIN), CASE), parts, Budget(float(epsilon), 1e-6), seed)
+            held.append(np.abs(fit.coefficients() - PLAIN_TRUTH) < Z95 * np.hypot(*fit.standard_errors()))
+            found.append([fit.coefficients()[1], fit.equation()[1]])
+        assert np.mean(held) == pytest.approx(float(coverage), abs=0.03)
+        assert np.mean(found, axis=0) == pytest.approx([float(estimate), float(equation)], abs=0.05)
