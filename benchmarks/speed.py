@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -135,22 +136,27 @@ def opacus_ratio(patients: int, features: int, repeats: int, batch: int) -> list
 def training_ratio(patients: int, features: int, partners: int, repeats: int) -> list[Figure]:
     """A whole training: 20 rounds of one local Opacus epoch, against all messages of an ask with real desks.
 
-    Opacus' time is that of the partners; averaging models is left out.
+    Medians, in turns: a machine is not equally fast all the time.  Opacus' time is that of the partners; averaging models is
+    left out.
     """
     from benchmarks import baselines
 
     given = problem(patients, features)
     sites = [baselines.site(given.x[k::partners], given.y[k::partners], 1.0, 1e-5) for k in range(partners)]
-    started = time.process_time()
-    baselines.train_fedavg(sites)
-    opacus = time.process_time() - started
+    analyses = ("logistic", "additive")
+    opacus, ours = [], []
+    for _ in range(repeats):
+        started = time.process_time()
+        baselines.train_fedavg(sites)
+        opacus.append(time.process_time() - started)
+        ours.append([_trained(given, partners, {"analysis": analysis}, repeats) for analysis in analyses])
     size = f"{patients:,} x {features}, {partners} partner{'s' * (partners > 1)}"
     figures = []
-    for analysis in ("logistic", "additive"):
-        ours = _trained(given, partners, {"analysis": analysis}, repeats)
+    for analysis, runs in zip(analyses, zip(*ours, strict=True), strict=True):
+        whole, nodes = median(run.cpu_s for run in runs), median(run.node_s for run in runs)
         figures += [
-            Figure(f"20 Opacus epochs / {analysis}, whole training, {size}", opacus / ours.cpu_s, "times", "at least 50"),
-            Figure(f"20 Opacus epochs / {analysis}, at the partners, {size}", opacus / ours.node_s, "times", "at least 100"),
+            Figure(f"20 Opacus epochs / {analysis}, whole training, {size}", median(opacus) / whole, "times", "at least 50"),
+            Figure(f"20 Opacus epochs / {analysis}, at the partners, {size}", median(opacus) / nodes, "times", "at least 100"),
         ]
     return figures
 

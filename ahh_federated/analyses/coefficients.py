@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from scipy.special import log_ndtr
 
-from ahh_federated.analyses.design import LIMIT, Design, Scale, Term
+from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.numbers import Z95
+from ahh_federated.analyses.terms import LIMIT, Term
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Levels, Numeric
 

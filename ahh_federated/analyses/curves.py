@@ -22,11 +22,11 @@ from scipy.special import expit
 
 from ahh_federated.analyses.choice import Choice
 from ahh_federated.analyses.coefficients import clip, entry, original
-from ahh_federated.analyses.design import PRODUCT_LIMIT, Term
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.models import Family, outcome_spread
 from ahh_federated.analyses.numbers import Z95
+from ahh_federated.analyses.terms import PRODUCT_LIMIT, Term
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.core.queries import Parameters

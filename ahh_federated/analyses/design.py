@@ -24,39 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahh_federated.analyses.hats import Knots
+from ahh_federated.analyses.terms import LIMIT, Lines, Term
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.errors import Misuse
 
-LIMIT = 4.0  # standard deviations
-HAT_LIMIT = 8.0  # of a hat, whose standardised values never reach it (analyses/scaling.py)
-PRODUCT_LIMIT = 15.0  # of a product of two terms, and of every coordinate of x
 GRID = 2.0**16  # steps in one unit of x
 LEAST_SPREAD = 1e-3
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One coordinate of x after the intercept.
-
-    A column, and for an indicator its level; with `by` its product with the term of another column; with `knot` the hat of
-    that interior knot.
-    """
-
-    column: Column
-    level: str | None = None
-    by: tuple[Column, str | None] | None = None
-    knot: int | None = None
-
-    @property
-    def measured(self) -> bool:
-        """A measured value as it is: no indicator, product or hat."""
-        return isinstance(self.column, Numeric) and self.level is None and self.by is None and self.knot is None
-
-    @property
-    def limit(self) -> float:
-        """What |x| of this term is clipped to."""
-        return PRODUCT_LIMIT if self.by is not None else LIMIT if self.knot is None else HAT_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +49,7 @@ class Design:
     knots: tuple[Knots, ...] = ()
     main: tuple[Term, ...] = field(init=False, repr=False, compare=False)
     terms: tuple[Term, ...] = field(init=False, repr=False, compare=False)
+    lines: Lines = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for one, other in self.interactions:
@@ -90,6 +65,7 @@ class Design:
         hats = (Term(knots.column, knot=k) for knots in self.knots for k in range(len(knots.interior)))
         object.__setattr__(self, "main", main)
         object.__setattr__(self, "terms", (*main, *products, *hats))
+        object.__setattr__(self, "lines", Lines.of(self.terms, self.knots))
 
     @property
     def width(self) -> int:
@@ -156,61 +132,37 @@ class Scale:
 
     def standardised(self, design: Design, cohort: Cohort) -> F64:
         """x of shape (width, patients): multiples of 2**-16, times 2**16; in exact mode x itself, unclipped."""
-        x = np.empty((design.width, len(cohort)))
+        x, lines = np.empty((design.width, len(cohort))), self._lines(design)
         x[0] = self.unit
-        main = len(design.main)
+        rows, products = x[1:], len(design.main)
         for j, term in enumerate(design.main):
-            values, row = cohort[term.column.name], x[j + 1]
-            if term.level == NOT_KNOWN:
-                row[:] = np.where(np.isnan(values), self._steps(j, 1.0), self._steps(j, 0.0))
-            elif isinstance(term.column, Numeric):
-                self._measured(term.column, j, values, row)
+            values, row = cohort[term.column.name], rows[j : j + 1]
+            if term.measured:
+                lines.measured(slice(j, j + 1), values, row)
                 if design.indicators:
-                    row[np.isnan(values)] = 0.0
-            elif term.level is not None:
-                row[:] = np.where(values == term.column.index(term.level), self._steps(j, 1.0), self._steps(j, 0.0))
+                    row[:, np.isnan(values)] = 0.0
+            elif term.level == NOT_KNOWN:
+                row[:] = np.where(np.isnan(values), lines.high[j], lines.low[j])
+            elif isinstance(term.column, Levels) and term.level is not None:
+                row[:] = np.where(values == term.column.index(term.level), lines.high[j], lines.low[j])
                 if not design.indicators:
-                    row[np.isnan(values)] = np.nan
-        products = [term for term in design.terms[main:] if term.by is not None]
-        for j, term in enumerate(products, start=main):
-            one, other = design.factors(term)
-            self._place(j, (x[one + 1] * x[other + 1] / self.unit**2)[None, :], term.limit, x[j + 1 : j + 2])
-        j = main + len(products)
+                    row[:, np.isnan(values)] = np.nan
+        hats = products + sum(term.by is not None for term in design.terms)
+        for j in range(products, hats):
+            one, other = (rows[factor] for factor in design.factors(design.terms[j]))
+            rows[j] = (one * other / self.unit**2 - self.centre[j]) / self.spread[j] * self.unit
+            lines.cut(slice(j, j + 1), rows[j : j + 1])
         for knots in design.knots:
-            u, rows = knots.column.scaled(cohort[knots.column.name]), x[j + 1 : j + 1 + len(knots.interior)]
-            self._place(j, knots.hats(u), HAT_LIMIT, rows)
+            values, terms = cohort[knots.column.name], slice(hats, hats + len(knots.interior))
+            lines.hats(terms, values, rows[terms])
             if design.indicators:
-                rows[:, np.isnan(u)] = 0.0
-            j += len(rows)
+                rows[terms, np.isnan(values)] = 0.0
+            hats = terms.stop
         return x
 
-    def _measured(self, column: Numeric, j: int, values: F64, row: F64) -> None:
-        """One multiplication and one addition from a value in its unit to its place on the grid."""
-        per_unit = 2.0 / (column.high - column.low) / self.spread[j] * self.unit
-        np.multiply(values, per_unit, out=row)
-        np.add(row, self._position(j, -1.0) - column.low * per_unit, out=row)
-        reach = math.inf if self.exact else LIMIT * GRID
-        # each end by itself: a hostile centre puts the whole range beyond the limit
-        low, high = (min(max(self._position(j, end), -reach), reach) for end in (-1.0, 1.0))
-        np.clip(row, low, high, out=row)
-        if not self.exact:
-            np.trunc(row, out=row)
-
-    def _place(self, first: int, u: F64, limit: float, rows: F64) -> None:
-        """Products or hats on the grid: those of the terms from `first` on."""
-        centre, spread = (np.array(each[first : first + len(rows)])[:, None] for each in (self.centre, self.spread))
-        rows[:] = (u - centre) / spread * self.unit
-        if not self.exact:
-            np.clip(rows, -limit * GRID, limit * GRID, out=rows)
-            np.trunc(rows, out=rows)
-
-    def _position(self, j: int, u: float) -> float:
-        return (u - self.centre[j]) / self.spread[j] * self.unit
-
-    def _steps(self, j: int, u: float) -> float:
-        """Where an indicator's 0 or 1 lies on the grid."""
-        position = self._position(j, u)
-        return position if self.exact else math.trunc(min(max(position, -LIMIT * GRID), LIMIT * GRID))
+    def _lines(self, design: Design) -> Lines:
+        lines = design.lines.standardised(np.array(self.centre)[:, None], np.array(self.spread)[:, None])
+        return lines if self.exact else lines.on_grid(GRID)
 
     def weights(self, x: F64) -> F64:
         """w = min(1, R**2 / ||x||**2), shape (patients,), so that w ||x|| <= R and w ||x||**2 <= R**2."""

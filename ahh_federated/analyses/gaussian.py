@@ -15,8 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ahh_federated.analyses.design import LIMIT
 from ahh_federated.analyses.glm import Scaled
+from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Numeric
 from ahh_federated.core.queries import Parameters
@@ -60,7 +60,10 @@ class CrossSums(_Standardised):
         x, weight, y = self.x(cohort)
         e = self.outcome_of(y) / LIMIT
         t = (1 + (e if self.scale.exact else np.clip(e, -1, 1))) / 2
-        return np.concatenate([x * (weight * t), x * (weight * (1 - t))]).T
+        rows = np.empty((self.width, len(cohort)))
+        np.multiply(x, weight * t, out=rows[: self.design.width])
+        np.multiply(x, weight * (1 - t), out=rows[self.design.width :])
+        return rows.T
 
 
 @dataclass(frozen=True, slots=True)

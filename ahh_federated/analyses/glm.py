@@ -27,8 +27,9 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import expit
 
-from ahh_federated.analyses.design import LIMIT, Design, Scale
+from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.onehot import one_hot
+from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.core.queries import Parameters
@@ -151,7 +152,8 @@ class Gram(Scaled):
 
     def factors(self, cohort: Cohort) -> F64:
         x, weight, _ = self.x(cohort)
-        return (x * np.sqrt(weight / self.scale.unit)).T
+        np.multiply(x, np.sqrt(weight / self.scale.unit), out=x)
+        return x.T
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +176,13 @@ class ClassSums(Scaled):
 
     def rows(self, cohort: Cohort) -> F64:
         x, weight, y = self.x(cohort)
+        width = self.design.width
+        rows = np.empty((self.width, len(cohort)))
+        np.multiply(x, weight * y, out=rows[:width])
+        np.multiply(x, weight * (1 - y), out=rows[width : 2 * width])
         values = x[list(self.design.measured)]
-        lean = values * np.abs(values) * (weight * (LEAN / LIMIT / self.scale.unit))
-        return np.concatenate([x * (weight * y), x * (weight * (1 - y)), lean]).T
+        np.multiply(values * np.abs(values), weight * (LEAN / LIMIT / self.scale.unit), out=rows[2 * width :])
+        return rows.T
 
 
 @dataclass(frozen=True, slots=True)

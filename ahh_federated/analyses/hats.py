@@ -42,14 +42,19 @@ class Knots:
 
     def __post_init__(self) -> None:
         column, least = self.column, LEAST_GAP * (self.column.high - self.column.low)
-        rising = all(b - a >= least for a, b in pairwise((column.low, *self.interior, column.high)))
+        rising = all(b - a >= least for a, b in pairwise(self.ends))
         if not (1 <= len(self.interior) <= MOST and rising):
             raise Misuse(
                 f"the knots of {column.name!r} do not rise inside its range of {column.low:g} to {column.high:g} {column.unit}: "
                 f"give 1 to {MOST} cut-points, each above the one before"
             )
-        points = column.scaled(np.array([column.low, *self.interior, column.high]))
+        points = column.scaled(np.array(self.ends))
         object.__setattr__(self, "points", tuple(float(u) for u in points))
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        """All knots in the column's unit, with the ends of the range."""
+        return self.column.low, *self.interior, self.column.high
 
     @classmethod
     def equal(cls, column: Numeric, count: int = DEFAULT) -> Knots:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.choice import Choice
-from ahh_federated.analyses.design import LEAST_SPREAD, LIMIT, Design, Scale
+from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
 from ahh_federated.analyses.gaussian import CrossSums, Residuals
 from ahh_federated.analyses.linear_fit import Counted, LinearFit, Target
 from ahh_federated.analyses.models import Equation, Family
@@ -28,6 +28,7 @@ from ahh_federated.analyses.opening import COMPLETE, KIND, opening
 from ahh_federated.analyses.quadratic import Quadratic, evidence_of
 from ahh_federated.analyses.rounds import Rounds, Solved, first_lines, scale_of, score_shares, second, whole
 from ahh_federated.analyses.scaling import FEWEST, Standard, outcome_scale, rounded, standardise
+from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column, Numeric
 from ahh_federated.core.programs import Line, Program, numbers

@@ -18,9 +18,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from ahh_federated.analyses.design import LIMIT
 from ahh_federated.analyses.mixture import Mixture
 from ahh_federated.analyses.scaling import FEWEST
+from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.releases import Pooled
 

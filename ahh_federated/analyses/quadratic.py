@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ahh_federated.analyses.design import LIMIT
 from ahh_federated.analyses.newton import Evidence, moments_of
 from ahh_federated.analyses.rounds import Rounds
 from ahh_federated.analyses.scaling import Standard
+from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 
 

@@ -9,12 +9,13 @@ import numpy as np
 
 from ahh_federated.analyses import glm
 from ahh_federated.analyses.choice import Choice
-from ahh_federated.analyses.design import LEAST_SPREAD, LIMIT, Design, Scale
+from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.gaussian import CrossSums
 from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.opening import COMPLETE, MOMENTS, opening_line
 from ahh_federated.analyses.scaling import Standard
+from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column
 from ahh_federated.core.programs import Line, numbers

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ahh_federated.analyses.design import HAT_LIMIT, LIMIT, Design, Scale, Term
+from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.hats import Knots
 from ahh_federated.analyses.mixture import Level
+from ahh_federated.analyses.terms import HAT_LIMIT, LIMIT, Term
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.releases import Pooled
 
@@ -179,15 +181,14 @@ def _prior_gram(design: Design, scale: Scale, first: list[float], second: list[f
     mean = np.array([1.0, *first])
     gram = np.outer(mean, mean)
     gram[np.diag_indices_from(gram)] = [1.0, *second]
-    terms = design.terms
-    for i, one in enumerate(terms):
-        for j, other in enumerate(terms):
-            if i == j or one.column != other.column:
-                continue
-            if one.by is not None and other.by is not None and one.by[0] == other.by[0]:
-                (a, b), (c, d) = design.factors(one), design.factors(other)
-                gram[i + 1, j + 1] = gram[a + 1, c + 1] * gram[b + 1, d + 1]
-            elif one.by is None and other.by is None and one.level is not None and other.level is not None:
-                # two levels of one column, of which a patient has at most one
-                gram[i + 1, j + 1] = -scale.centre[i] * scale.centre[j] / (scale.spread[i] * scale.spread[j])
+    kin = ((i, term) for i, term in enumerate(design.terms) if term.by is not None or term.level is not None)
+    for (i, one), (j, other) in permutations(kin, 2):
+        if one.column != other.column:
+            continue
+        if one.by is not None and other.by is not None and one.by[0] == other.by[0]:
+            (a, b), (c, d) = design.factors(one), design.factors(other)
+            gram[i + 1, j + 1] = gram[a + 1, c + 1] * gram[b + 1, d + 1]
+        elif one.by is None and other.by is None:
+            # two levels of one column, of which a patient has at most one
+            gram[i + 1, j + 1] = -scale.centre[i] * scale.centre[j] / (scale.spread[i] * scale.spread[j])
     return gram

@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from scipy.special import gammaincinv, ndtri, roots_genlaguerre
 
-from ahh_federated.analyses.design import LIMIT
+from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 
 _MOST = 4.0

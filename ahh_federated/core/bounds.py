@@ -24,19 +24,20 @@ WIDEST = 1 << 13  # of a row: the squared length of a row inside the box is then
 
 
 def on_grid(vectors: F64, bound: float, steps: int) -> F64:
-    """Integer-valued float64 vectors of length at most `steps`, same shape (patients, width) and memory layout.
+    """Integer-valued float64 vectors of length at most `steps`, shape (patients, width), in the place of those given.
 
     Args:
-        vectors: shape (patients, width).
+        vectors: shape (patients, width); overwritten, since a second array of this size would cost more time than it takes
+            to compute with.
         bound: the public L2 bound of one vector, in the vectors' unit.
         steps: the same bound in grid steps.
     """
-    scaled = np.multiply(vectors, steps / bound)
-    np.trunc(scaled, out=scaled)
-    outside = np.logical_not(_squared_length(scaled) <= steps * steps)  # also true of NaN
+    np.multiply(vectors, steps / bound, out=vectors)
+    np.trunc(vectors, out=vectors)
+    outside = np.logical_not(_squared_length(vectors) <= steps * steps)  # also true of NaN
     if outside.any():
-        scaled[outside] = _brought_inside(scaled[outside], steps)
-    return scaled
+        vectors[outside] = _brought_inside(vectors[outside], steps)
+    return vectors
 
 
 def _brought_inside(vectors: F64, steps: int) -> F64:

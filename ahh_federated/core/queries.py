@@ -51,14 +51,17 @@ class _Summed(Protocol):
 @runtime_checkable
 class Rows(_Summed, Protocol):
     def rows(self, cohort: Cohort) -> F64:
-        """One vector a patient, shape (patients, width).  Total: a patient who cannot be used has a NaN or a zero."""
+        """One vector a patient, shape (patients, width), in an array of its own: the sum is computed in its place.
+
+        Total: a patient who cannot be used has a NaN or a zero.
+        """
         ...
 
 
 @runtime_checkable
 class Squares(_Summed, Protocol):
     def factors(self, cohort: Cohort) -> F64:
-        """One factor a patient, shape (patients, root) with root**2 == width."""
+        """One factor a patient, shape (patients, root) with root**2 == width; likewise."""
         ...
 
 

@@ -22,7 +22,7 @@ from ahh_federated.core.filters import Filter
 from ahh_federated.core.queries import Query, Stack, Summed, is_local, is_rows, is_squares
 
 I64 = NDArray[np.int64]
-_CELLS = 1 << 19  # float64 values in a chunk: 4 MiB, about one core's cache
+_CELLS = 1 << 20  # float64 values in a chunk, 8 MiB: in short ones numpy's loops cost more than what they compute
 _MOST_KEPT = 1 << 14  # patients computed with at a time: what a query works in may be wider than what it gives
 _MOST_ROWS = 1 << 20  # 2**20 patients of 2**32 stay below 2**53
 _MOST_STEPS = int(2**32.9)  # of a part of a stack: 2**30 patients and the largest noise stay below 2**63

@@ -14,11 +14,12 @@ from sklearn.metrics import roc_auc_score
 from ahh_federated.analyses.additive import Additive, with_curves
 from ahh_federated.analyses.choice import ENOUGH, Choice
 from ahh_federated.analyses.curves import AdditiveFit
-from ahh_federated.analyses.design import GRID, HAT_LIMIT, Design, Term
+from ahh_federated.analyses.design import GRID, Design
 from ahh_federated.analyses.hats import DEFAULT, MOST, Knots
 from ahh_federated.analyses.logistic import Logistic
 from ahh_federated.analyses.numbers import Z95
 from ahh_federated.analyses.scaling import OFF, standardise
+from ahh_federated.analyses.terms import HAT_LIMIT, Term
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.core.costs import Budget

@@ -9,12 +9,13 @@ import pytest
 import statsmodels.api as sm
 
 from ahh_federated.analyses.coefficients import equation, original, table
-from ahh_federated.analyses.design import GRID, LIMIT, PRODUCT_LIMIT, Design, Scale, Term
+from ahh_federated.analyses.design import GRID, Design, Scale
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.glm import FeatureMoments
 from ahh_federated.analyses.linear import Linear
 from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.logistic import EXACT_ROUNDS, Logistic
+from ahh_federated.analyses.terms import LIMIT, PRODUCT_LIMIT, Term
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.costs import Budget

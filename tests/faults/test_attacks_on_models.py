@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from ahh_federated.analyses.counts import CellCounts
-from ahh_federated.analyses.design import GRID, PRODUCT_LIMIT, Design, Scale
+from ahh_federated.analyses.design import GRID, Design, Scale
 from ahh_federated.analyses.logistic import Logistic
 from ahh_federated.analyses.scores import Scores
+from ahh_federated.analyses.terms import PRODUCT_LIMIT
 from ahh_federated.core.cohorts import Cohort
 from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.costs import SAMPLED, Budget, Event, Spent

@@ -59,6 +59,17 @@ def test_a_query_has_one_shape_and_a_sensitivity_fit_for_it(entry: Entry) -> Non
 
 
 @every_query
+def test_vectors_are_an_array_of_their_own(entry: Entry) -> None:
+    """The grid overwrites them."""
+    query, cohort = made(entry, 1), plausible_cohort(5, 1)
+    one, other = (query.rows(cohort) if isinstance(query, Rows) else query.factors(cohort) for _ in range(2))
+    assert one.dtype == np.float64
+    assert one.flags.writeable
+    assert not np.shares_memory(one, other)
+    assert not any(np.shares_memory(one, cohort[name]) for name in cohort.columns)
+
+
+@every_query
 def test_parameters_are_lists_of_finite_floats(entry: Entry) -> None:
     for values in made(entry, 2).parameters().values():
         assert isinstance(values, list)

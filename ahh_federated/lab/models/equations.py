@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ahh_federated.analyses.design import Term
 from ahh_federated.analyses.hats import Knots
 from ahh_federated.analyses.models import Equation
+from ahh_federated.analyses.terms import Term
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.lab.models.forms import F64, ByLevel, Curve, Layer, Line, Network, Sum
 from ahh_federated.lab.models.terms import Terms, half_range

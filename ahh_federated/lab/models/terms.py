@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ahh_federated.analyses.design import Design, Scale, Term
+from ahh_federated.analyses.design import Design, Scale
+from ahh_federated.analyses.terms import Term
 from ahh_federated.core.columns import NOT_KNOWN, Levels, Numeric
 from ahh_federated.lab.models.forms import ByLevel, Curve, Product
 

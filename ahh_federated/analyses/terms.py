@@ -1,0 +1,133 @@
+"""The coordinates of x after the intercept, and where each of them lies.
+
+    measured value   u = -1 + 2 (v - low) / (high - low), a straight line of the value v
+    level            1 for who has it, else 0
+    product          of two standardised terms
+    hat              the lower of a line that rises to its knot and one that falls from it, between 0 and 1
+                     (analyses/hats.py)
+
+Each of them is (u - centre) / spread when it is standardised, and a standardised line is a line.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ahh_federated.analyses.hats import Knots
+from ahh_federated.core.cohorts import F64
+from ahh_federated.core.columns import Column, Numeric
+
+LIMIT = 4.0  # standard deviations
+HAT_LIMIT = 8.0  # of a hat, whose standardised values never reach it (analyses/scaling.py)
+PRODUCT_LIMIT = 15.0  # of a product of two terms, and of every coordinate of x
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One coordinate of x after the intercept.
+
+    A column, and for an indicator its level; with `by` its product with the term of another column; with `knot` the hat of
+    that interior knot.
+    """
+
+    column: Column
+    level: str | None = None
+    by: tuple[Column, str | None] | None = None
+    knot: int | None = None
+
+    @property
+    def measured(self) -> bool:
+        """A measured value as it is: no indicator, product or hat."""
+        return isinstance(self.column, Numeric) and self.level is None and self.by is None and self.knot is None
+
+    @property
+    def limit(self) -> float:
+        """What |x| of this term is clipped to."""
+        return PRODUCT_LIMIT if self.by is not None else LIMIT if self.knot is None else HAT_LIMIT
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest u."""
+        return (-math.inf, math.inf) if self.by is not None else (-1.0 if self.measured else 0.0, 1.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lines:
+    """Of every term, arrays of shape (terms, 1): its ends, what |x| is clipped to, and two lines as height at zero and slope.
+
+    A measured value has one line, the rising one; of levels and products only the ends count.
+    """
+
+    low: F64
+    high: F64
+    limit: F64
+    rising: tuple[F64, F64]
+    falling: tuple[F64, F64]
+    whole: bool = False
+
+    @classmethod
+    def of(cls, terms: Sequence[Term], knots: Sequence[Knots]) -> Lines:
+        """Of u, for values in their unit."""
+        ends: dict[Column, tuple[float, ...]] = {each.column: each.ends for each in knots}
+        table = np.array([(*term.ends, term.limit, *_corners(term, ends)) for term in terms])
+        low, high, limit, left, top, right = table.reshape(-1, 6).T[:, :, None]
+        return cls(low, high, limit, _through(left, top), _through(right, top))
+
+    def standardised(self, centre: F64, spread: F64) -> Lines:
+        """Of (u - centre) / spread, arrays of shape (terms, 1)."""
+        low, high = ((end - centre) / spread for end in (self.low, self.high))
+        rising, falling = (((height - centre) / spread, slope / spread) for height, slope in (self.rising, self.falling))
+        return Lines(low, high, self.limit, rising, falling)
+
+    def on_grid(self, steps: float) -> Lines:
+        """In grid steps, `steps` of which are one unit, as whole numbers within the limit.
+
+        Each end by itself: a hostile centre puts the whole range beyond the limit.
+        """
+        low, high = (np.trunc(np.clip(end, -self.limit, self.limit) * steps) for end in (self.low, self.high))
+        rising, falling = ((height * steps, slope * steps) for height, slope in (self.rising, self.falling))
+        return Lines(low, high, self.limit * steps, rising, falling, whole=True)
+
+    def measured(self, terms: slice, values: F64, out: F64) -> None:
+        """Of values of shape (patients,), into `out` of shape (terms, patients)."""
+        _along(self.rising, terms, values, out)
+        self.cut(terms, out)
+
+    def hats(self, terms: slice, values: F64, out: F64) -> None:
+        """Likewise."""
+        down = np.empty_like(out)
+        _along(self.rising, terms, values, out)
+        _along(self.falling, terms, values, down)
+        np.minimum(out, down, out=out)
+        self.cut(terms, out)
+
+    def cut(self, terms: slice, out: F64) -> None:
+        """Between the ends."""
+        np.clip(out, self.low[terms], self.high[terms], out=out)
+        if self.whole:
+            np.trunc(out, out=out)
+
+
+def _corners(term: Term, ends: Mapping[Column, tuple[float, ...]]) -> tuple[float, float, float]:
+    """Where a term's line rises from 0, where it is 1, and where the line that falls from there is 0."""
+    if term.knot is not None:
+        left, top, right = ends[term.column][term.knot : term.knot + 3]
+        return left, top, right
+    if isinstance(term.column, Numeric) and term.measured:
+        return (term.column.low + term.column.high) / 2, term.column.high, term.column.low
+    return 0.0, 1.0, 2.0  # has no line
+
+
+def _through(zero: F64, one: F64) -> tuple[F64, F64]:
+    """Height at zero and slope of the lines that are 0 at the first values and 1 at the second."""
+    return zero / (zero - one), 1 / (one - zero)
+
+
+def _along(lines: tuple[F64, F64], terms: slice, values: F64, out: F64) -> None:
+    height, slope = lines
+    np.multiply(slope[terms], values, out=out)
+    np.add(out, height[terms], out=out)
