@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,10 @@ _REASONS = ("", *Reason)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One step of one ask.  `run` tells apart seeded laboratory runs of one study; it is empty for a private run."""
+    """One step of one ask.  `run` tells apart seeded laboratory runs of one study; it is empty for a private run.
+
+    `id`: SHA-256 of the canonical bytes.  The same request has the same id, and gets the same stored reply.
+    """
 
     study: str
     run: str
@@ -35,6 +38,10 @@ class Request:
     step: int
     kind: str
     parameters: Parameters
+    id: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", hashlib.sha256(self.to_bytes()).hexdigest())
 
     def to_bytes(self) -> bytes:
         return dump({"format": _REQUEST, **self.to_json()})
@@ -49,11 +56,6 @@ class Request:
             "kind": self.kind,
             "parameters": parameters,
         }
-
-    @property
-    def id(self) -> str:
-        """SHA-256 of the canonical bytes: the same request has the same id, and gets the same stored reply."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Request:

@@ -57,10 +57,13 @@ class CrossSums(_Standardised):
         return self.scale.radius
 
     def rows(self, cohort: Cohort) -> F64:
-        x, weight, y = self.x(cohort)
+        return self.rows_from(*self.x(cohort))
+
+    def rows_from(self, x: F64, weight: F64, y: F64) -> F64:
+        """Rows of what `x` gives."""
         e = self.outcome_of(y) / LIMIT
         t = (1 + (e if self.scale.exact else np.clip(e, -1, 1))) / 2
-        rows = np.empty((self.width, len(cohort)))
+        rows = np.empty((self.width, len(y)))
         np.multiply(x, weight * t, out=rows[: self.design.width])
         np.multiply(x, weight * (1 - t), out=rows[self.design.width :])
         return rows.T

@@ -152,8 +152,11 @@ class Gram(Scaled):
 
     def factors(self, cohort: Cohort) -> F64:
         x, weight, _ = self.x(cohort)
-        np.multiply(x, np.sqrt(weight / self.scale.unit), out=x)
-        return x.T
+        return self.factors_from(x, weight)
+
+    def factors_from(self, x: F64, weight: F64) -> F64:
+        """Factors of what `x` gives, in its place."""
+        return np.multiply(x, np.sqrt(weight / self.scale.unit), out=x).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +178,12 @@ class ClassSums(Scaled):
         return self.scale.radius * math.hypot(1.0, LEAN)
 
     def rows(self, cohort: Cohort) -> F64:
-        x, weight, y = self.x(cohort)
+        return self.rows_from(*self.x(cohort))
+
+    def rows_from(self, x: F64, weight: F64, y: F64) -> F64:
+        """Rows of what `x` gives."""
         width = self.design.width
-        rows = np.empty((self.width, len(cohort)))
+        rows = np.empty((self.width, len(y)))
         np.multiply(x, weight * y, out=rows[:width])
         np.multiply(x, weight * (1 - y), out=rows[width : 2 * width])
         values = x[list(self.design.measured)]

@@ -1,6 +1,6 @@
 """Linear regression by DP-Newton: a measured outcome, five messages a node, one fixed setting for all data.
 
-    complete cases and moments → Gram matrix and cross sums → three rounds of residuals
+    complete cases and moments → cross sums and Gram matrix → three rounds of residuals
 
 The negative log-likelihood is quadratic, so the released Gram matrix is its curvature up to noise, and one solve would do.
 It would err by the Gram matrix's noise times the coefficients; residuals at the solution leave that noise times the little
@@ -38,7 +38,7 @@ from ahh_federated.errors import Breach
 _EXPLAINED = 0.5  # the part of the outcome's variance that the prior gives to the linear predictor
 _REACH = 3.0  # where residuals are clipped before their variance is known, in spreads of the outcome; then LIMIT of theirs
 _PASSES = 3
-_SECOND = joined(glm.Gram.kind, CrossSums.kind)
+_SECOND = joined(CrossSums.kind, glm.Gram.kind)
 _LEAST_VARIANCE = 0.01  # of the residuals, as a part of the outcome's
 _NO_VARIANCE = 1e-20  # where there is no noise, and the features say all
 
@@ -93,8 +93,7 @@ class Linear:
         return Residuals(self.design, self.outcome, scale, centre, spread, beta, reach)
 
     def _second(self, scale: Scale, centre: float, spread: float) -> Stack:
-        shared = (self.design, self.outcome, scale)
-        return second(glm.Gram(*shared), CrossSums(*shared, centre, spread))
+        return second(CrossSums(self.design, self.outcome, scale, centre, spread))
 
     def program(self) -> Program:
         solved: Solved = yield from self.solved()

@@ -1,6 +1,6 @@
 """Logistic regression by DP-Newton: four messages a node, no learning rate, one fixed setting for all data.
 
-    complete cases and moments → Gram matrix and class sums → two scores
+    complete cases and moments → class sums and Gram matrix → two scores
 
 Every sum is released by each node under its own noise, partners are added with weight one, and all the rest is free
 post-processing (analyses/newton.py).  Two sets of coefficients come out of the same releases: the *equation*, shrunk
@@ -49,7 +49,7 @@ from ahh_federated.core.queries import Parameters, Query, Stack, joined
 from ahh_federated.errors import Breach
 
 _LONGEST_STEP = 0.5  # of a coefficient of standardised x: a full first step can overshoot for good
-_SECOND = joined(glm.Gram.kind, glm.ClassSums.kind)
+_SECOND = joined(glm.ClassSums.kind, glm.Gram.kind)
 EXACT_ROUNDS = 40  # Newton's method; the last ones change nothing
 
 
@@ -107,8 +107,7 @@ class Logistic:
         return query(self.design, self.outcome, scale, beta)
 
     def _second(self, scale: Scale) -> Stack:
-        shared = (self.design, self.outcome, scale)
-        return second(glm.Gram(*shared), glm.ClassSums(*shared))
+        return second(glm.ClassSums(self.design, self.outcome, scale))
 
     def program(self) -> Program:
         solved: Solved = yield from self.solved()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +17,14 @@ from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.opening import COMPLETE, MOMENTS, opening_line
 from ahh_federated.analyses.scaling import Standard
 from ahh_federated.analyses.terms import LIMIT
-from ahh_federated.core.cohorts import F64
+from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column
 from ahh_federated.core.programs import Line, numbers
 from ahh_federated.core.queries import Parameters, Stack
 from ahh_federated.core.releases import Pooled, Round
 
 GRAM, SUMS, GROWTH = 0.12, 0.25, 1.5  # shares; each score gets GROWTH times the one before
-MULTIPLIERS = (1, 5912)  # of Gram matrix and sums, whose grids differ: 2**12 sqrt(SUMS / GRAM)
+MULTIPLIERS = (5912, 1)  # of sums and Gram matrix, whose grids differ: 2**12 sqrt(SUMS / GRAM)
 
 
 def score_shares(rounds: int) -> list[float]:
@@ -37,9 +38,22 @@ def first_lines(design: Design, outcome: Column, second: Stack) -> list[Line]:
     return [opening_line(design, outcome), Line.of(second, GRAM + SUMS)]
 
 
-def second(gram: glm.Gram, sums: glm.ClassSums | CrossSums) -> Stack:
-    """The second message: the Gram matrix with the first sums."""
-    return Stack((gram, sums), MULTIPLIERS)
+@dataclass(frozen=True, slots=True)
+class Second(Stack):
+    """The second message: the first sums, then the Gram matrix, whose factors take the place of x."""
+
+    parts: tuple[glm.ClassSums | CrossSums, glm.Gram]
+
+    def vectors(self, cohort: Cohort) -> Iterator[F64]:
+        sums, gram = self.parts
+        x, weight, y = gram.x(cohort)
+        yield sums.rows_from(x, weight, y)
+        yield gram.factors_from(x, weight)
+
+
+def second(sums: glm.ClassSums | CrossSums) -> Second:
+    """Both are of the same x."""
+    return Second((sums, glm.Gram(sums.design, sums.outcome, sums.scale)), MULTIPLIERS)
 
 
 def scale_of(parameters: Parameters, design: Design, *, exact: bool) -> Scale:
@@ -54,7 +68,7 @@ def scale_of(parameters: Parameters, design: Design, *, exact: bool) -> Scale:
 class Rounds:
     """All replies so far; sums run over the partners that answered every one, so what they add up to stays coherent.
 
-    `asked`: the opening, then Gram matrix and first sums.  `scored`: each score with the coefficients in use it was taken at.
+    `asked`: the opening, then first sums and Gram matrix.  `scored`: each score with the coefficients in use it was taken at.
     """
 
     asked: list[Round]
@@ -79,18 +93,18 @@ class Rounds:
 
     def gram(self, standard: Standard) -> Pooled:
         """The Gram matrix of the coordinates in use, flat."""
-        total, used = self.asked[1].part(0).total(self.partners), standard.used
+        total, used = self.asked[1].part(1).total(self.partners), standard.used
         d = round(len(total.values) ** 0.5)
         return Pooled(total.values.reshape(d, d)[np.ix_(used, used)].ravel(), total.stderr)
 
     def halves(self, standard: Standard) -> tuple[F64, F64, float]:
         """The two halves of the first sums, and the standard error of an entry."""
-        total, used, d = self.asked[1].part(1).total(self.partners), standard.used, standard.width
+        total, used, d = self.asked[1].part(0).total(self.partners), standard.used, standard.width
         return total.values[:d][used], total.values[d : 2 * d][used], total.stderr
 
     def lean(self, standard: Standard) -> Pooled:
         """Of the class sums: sum w x|x| of each measured column."""
-        total, unit = self.asked[1].part(1).total(self.partners), LIMIT / glm.LEAN
+        total, unit = self.asked[1].part(0).total(self.partners), LIMIT / glm.LEAN
         return Pooled(unit * total.values[2 * standard.width :], unit * total.stderr)
 
     def scores(self, standard: Standard) -> list[tuple[F64, Pooled, Pooled]]:

@@ -28,7 +28,7 @@ from ahh_federated.core.noise import discrete_gaussian
 from ahh_federated.core.queries import Local, Query, Stack, Summed, is_local
 from ahh_federated.core.releases import Pooled, Release
 from ahh_federated.core.sampling import RATE_ONE
-from ahh_federated.core.sums import Chosen, integer_sum, parts_of, patient_integers, sensitivity, step
+from ahh_federated.core.sums import Chosen, integer_sum, sensitivity, step
 from ahh_federated.errors import Breach, Misuse, Reason, Refusal
 
 _TO_COIN = np.uint64(64 - 20)  # shifts a word down to the 20 bits of a coin
@@ -149,7 +149,6 @@ def _rehearse(query: Query, cohort: Cohort, where: Filter | None) -> None:
 
 def _try(query: Summed | Stack, cohort: Cohort, where: Filter | None) -> None:
     made_up = Cohort.of({name: np.array([np.nan, 0.0]) for name in cohort.columns}, 2)
-    for part in parts_of(query):
-        patient_integers(part, made_up)
+    integer_sum(query, made_up)
     if where is not None:
         where.mask(made_up)

@@ -16,7 +16,7 @@ What is computed between them is free; only its result leaves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
@@ -81,6 +81,11 @@ def is_local(query: object) -> TypeIs[Local]:
     return hasattr(query, "advance")
 
 
+def vectors_of(query: Summed, cohort: Cohort) -> F64:
+    """Its rows or its factors."""
+    return query.rows(cohort) if is_rows(query) else query.factors(cohort)
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """Several sums in one message, which do not wait for each other.
@@ -113,9 +118,13 @@ class Stack:
     def parameters(self) -> Parameters:
         return {name: values for part in self.parts for name, values in part.parameters().items()}
 
+    def vectors(self, cohort: Cohort) -> Iterator[F64]:
+        """The rows or factors of each part, one after the other; parts may have computed in common what they share."""
+        return (vectors_of(part, cohort) for part in self.parts)
+
 
 def joined(*kinds: str) -> str:
-    """The kind of a stack: "glm.gram/1+glm.classes/2"."""
+    """The kind of a stack: "glm.classes/2+glm.gram/1"."""
     return "+".join(kinds)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ahh_federated.core.bounds import FACTOR_STEPS, ROW_STEPS, SQUARE_STEPS, WIDEST, on_grid
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.filters import Filter
-from ahh_federated.core.queries import Query, Stack, Summed, is_local, is_rows, is_squares
+from ahh_federated.core.queries import Query, Stack, Summed, is_local, is_rows, is_squares, vectors_of
 
 I64 = NDArray[np.int64]
 _CELLS = 1 << 20  # float64 values in a chunk, 8 MiB: in short ones numpy's loops cost more than what they compute
@@ -85,22 +85,31 @@ def _across(query: Summed) -> int:
 
 
 def _sum_part(query: Summed | Stack, part: Cohort) -> I64:
-    if isinstance(query, Stack):
-        sums = (multiplier * _sum_part(each, part) for each, multiplier in zip(query.parts, query.multipliers, strict=True))
-        return np.concatenate(list(sums))
-    integers = patient_integers(query, part)
+    with np.errstate(all="ignore"):  # a warning would tell of a patient; what is not finite becomes zero
+        if not isinstance(query, Stack):
+            return _sum(query, vectors_of(query, part), part)
+        parts = zip(query.parts, query.multipliers, query.vectors(part), strict=True)
+        return np.concatenate([multiplier * _sum(each, vectors, part) for each, multiplier, vectors in parts])
+
+
+def _sum(query: Summed, vectors: F64, part: Cohort) -> I64:
+    integers = _integers(query, vectors, part)
     total = integers.sum(axis=0) if is_rows(query) else (integers.T @ integers).ravel()
     return total.astype(np.int64)
 
 
 def patient_integers(query: Summed, part: Cohort) -> F64:
     """Each patient's integers before they are summed, shape (patients, width) or (patients, root)."""
-    with np.errstate(all="ignore"):  # a warning would tell of a patient; what is not finite becomes zero
-        if is_rows(query):
-            if query.width > WIDEST:
-                raise ValueError(f"{query.kind} has {query.width} numbers, more than the {WIDEST} a row can have")
-            return on_grid(_shaped(query, query.rows(part), part), query.bound, ROW_STEPS)
-        return on_grid(_shaped(query, query.factors(part), part), query.bound**0.5, FACTOR_STEPS)
+    with np.errstate(all="ignore"):
+        return _integers(query, vectors_of(query, part), part)
+
+
+def _integers(query: Summed, vectors: F64, part: Cohort) -> F64:
+    if not is_rows(query):
+        return on_grid(_shaped(query, vectors, part), query.bound**0.5, FACTOR_STEPS)
+    if query.width > WIDEST:
+        raise ValueError(f"{query.kind} has {query.width} numbers, more than the {WIDEST} a row can have")
+    return on_grid(_shaped(query, vectors, part), query.bound, ROW_STEPS)
 
 
 def _shaped(query: Summed, vectors: F64, part: Cohort) -> F64:

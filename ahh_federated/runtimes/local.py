@@ -10,7 +10,7 @@ import numpy as np
 
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.local import walk
-from ahh_federated.core.queries import Query, Stack, Summed, is_local, is_rows
+from ahh_federated.core.queries import Query, Stack, Summed, is_local, is_rows, vectors_of
 from ahh_federated.core.releases import Pooled, Status
 from ahh_federated.core.sampling import RATE_ONE
 from ahh_federated.errors import Misuse
@@ -79,7 +79,7 @@ def _answer(query: Query, cohort: Cohort, rate: float) -> F64:
 def _plain_sum(query: Summed | Stack, cohort: Cohort) -> F64:
     if isinstance(query, Stack):
         return np.concatenate([_plain_sum(part, cohort) for part in query.parts])
-    vectors = query.rows(cohort) if is_rows(query) else query.factors(cohort)
+    vectors = vectors_of(query, cohort)
     finite = np.asarray(np.isfinite(vectors).all(axis=1))
     used = np.where(finite[:, None], vectors, 0.0)
     return np.asarray(used.sum(axis=0) if is_rows(query) else (used.T @ used).ravel())

@@ -151,11 +151,11 @@ def test_what_a_node_lacks_is_a_refusal_that_names_the_fix(monkeypatch: pytest.M
 def test_a_machine_that_fails_at_a_sum_fails_as_for_any_query(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, books, sums = gate.integer_sum, Books(), [0]
 
-    def tired(*arguments: Any, **named: Any) -> Any:
-        sums[0] += 1
+    def tired(query: Any, cohort: Cohort, *arguments: Any, **named: Any) -> Any:
+        sums[0] += len(cohort) == len(COHORT)  # a rehearsal is about two
         if sums[0] == 4:
             raise MemoryError
-        return plain(*arguments, **named)
+        return plain(query, cohort, *arguments, **named)
 
     monkeypatch.setattr(gate, "integer_sum", tired)
     with pytest.raises(MemoryError):

@@ -31,8 +31,8 @@ def test_the_table_of_queries_is_the_schedule() -> None:
     shared = (DESIGN, OUTCOME, scale)
     beta = (0.0,) * d
     queries: list[Summed] = [
-        *(glm.Complete(DESIGN, OUTCOME), glm.FeatureMoments(DESIGN, OUTCOME), glm.Gram(*shared)),
-        *(glm.ClassSums(*shared), glm.Score(*shared, beta), glm.Score(*shared, beta)),
+        *(glm.Complete(DESIGN, OUTCOME), glm.FeatureMoments(DESIGN, OUTCOME), glm.ClassSums(*shared)),
+        *(glm.Gram(*shared), glm.Score(*shared, beta), glm.Score(*shared, beta)),
     ]
     messages = [[0, 1], [2, 3], [4], [5]]
     assert [int(row[0]) for row in rows] == [number for number, parts in enumerate(messages, 1) for _ in parts]

@@ -58,7 +58,7 @@ def shipped(outcome: Column) -> tuple[Stack, Stack]:
     design = CURVED if outcome is CASE else INDICATORS
     shared = (design, outcome, scale(design, np.random.default_rng(2)))
     sums = CrossSums(*shared, 0.2, 0.4) if isinstance(outcome, Numeric) else glm.ClassSums(*shared)
-    return opening.opening(design, outcome), rounds.second(glm.Gram(*shared), sums)
+    return opening.opening(design, outcome), rounds.second(sums)
 
 
 @dataclass(frozen=True)

@@ -32,20 +32,18 @@ SCALE = scale(COMPLETE_CASES, np.random.default_rng(1))
 
 
 def second(rng: np.random.Generator) -> Stack:
-    shared = (CURVED, CASE, scale(CURVED, rng))
-    return rounds.second(glm.Gram(*shared), glm.ClassSums(*shared))
+    return rounds.second(glm.ClassSums(CURVED, CASE, scale(CURVED, rng)))
 
 
 def crossed(rng: np.random.Generator) -> Stack:
-    shared = (INDICATORS, BMI, scale(INDICATORS, rng))
-    return rounds.second(glm.Gram(*shared), CrossSums(*shared, 0.2, 0.4))
+    return rounds.second(CrossSums(INDICATORS, BMI, scale(INDICATORS, rng), 0.2, 0.4))
 
 
 STACKS = {
     "opening": lambda rng: opening.opening(COMPLETE_CASES, CASE),
     "opening of a measured outcome": lambda rng: opening.opening(INDICATORS, BMI),
-    "Gram matrix and class sums": second,
-    "Gram matrix and cross sums": crossed,
+    "class sums and Gram matrix": second,
+    "cross sums and Gram matrix": crossed,
     "three": lambda rng: Stack((CellCounts((SEX,)), CellCounts((ZONE,)), glm.Gram(COMPLETE_CASES, CASE, SCALE)), (5000, 1, 1)),
 }
 every_stack = pytest.mark.parametrize("name", STACKS)
@@ -149,7 +147,7 @@ def test_a_stack_taken_apart_is_each_part_with_noise_of_its_share(name: str) -> 
 
 
 def test_the_noise_of_a_part_has_the_size_that_it_tells() -> None:
-    query = made("Gram matrix and class sums", 7)
+    query = made("class sums and Gram matrix", 7)
     nobody = plausible_cohort(0, 0)
     for number in range(2):
         drawn = [released(query, nobody, price(query, 0.5), seed).part(number).of("a") for seed in range(40)]
@@ -157,7 +155,7 @@ def test_the_noise_of_a_part_has_the_size_that_it_tells() -> None:
         assert spread == pytest.approx(1.0, abs=0.05)
 
 
-@pytest.mark.parametrize(("number", "shares"), [(0, (0.02, 0.08)), (1, (0.12, 0.25))])
+@pytest.mark.parametrize(("number", "shares"), [(0, (0.02, 0.08)), (1, (0.25, 0.12))])
 def test_the_parts_of_a_regression_have_the_shares_that_are_announced(number: int, shares: tuple[float, float]) -> None:
     """As if they had been asked one after the other, to a ten-thousandth."""
     line = Logistic(CURVED, CASE).schedule()[number]
