@@ -97,17 +97,19 @@ class FeatureMoments:
 
     def rows(self, cohort: Cohort) -> F64:
         y = cohort[self.outcome.name]
-        rows = [np.where(np.isnan(y), np.nan, 1.0)]
+        rows = np.empty((self.width, len(cohort)))
+        rows[0] = np.where(np.isnan(y), np.nan, 1.0)
+        at = 1
         for term, u in zip(self.design.main, self.design.terms_of(cohort), strict=True):
+            rows[at] = np.where(np.isnan(u), 0.0, u) if term.measured and self.design.indicators else u
+            at += 1
             if term.measured:
-                z = np.where(np.isnan(u), 0.0, u) if self.design.indicators else u
-                rows += [z, z * z]
-            else:
-                rows.append(u)
+                np.multiply(rows[at - 1], rows[at - 1], out=rows[at])
+                at += 1
         if isinstance(self.outcome, Numeric):
-            z = self.outcome.scaled(y)
-            rows += [z, z * z]
-        return np.stack(rows).T
+            rows[at] = self.outcome.scaled(y)
+            np.multiply(rows[at], rows[at], out=rows[at + 1])
+        return rows.T
 
     def patients(self, total: F64) -> float | None:
         return None  # `glm.complete` has told, with less noise

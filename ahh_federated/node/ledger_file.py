@@ -7,7 +7,6 @@ import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -137,7 +136,7 @@ def budget_entry(dataset: str, budget: Budget) -> Entry:
 
 def append(db: sqlite3.Connection, head: Head, content: Entry) -> Entry:
     entry = chained(content, head, datetime.now(UTC).isoformat(timespec="milliseconds"))
-    db.execute(_INSERT, astuple(entry))
+    db.execute(_INSERT, [getattr(entry, name) for name in COLUMNS])
     return entry
 
 
