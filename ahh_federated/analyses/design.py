@@ -18,7 +18,9 @@ has `indicators`: then "not known" is a level of its own, and a measured value n
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ class Design:
     """Public: the columns of a model, in order, how values not known are treated, which pairs interact, which curve.
 
     `main`: the terms of the columns themselves, in the order of `terms_of`; `terms`: these, then products, then hats.
+    `measured`: where measured values stand in x.  `runs`: main terms that can be computed with at once.
 
     Raises:
         Misuse: when an interaction or knots name a column that is no feature, or the same one twice.
@@ -49,6 +52,8 @@ class Design:
     knots: tuple[Knots, ...] = ()
     main: tuple[Term, ...] = field(init=False, repr=False, compare=False)
     terms: tuple[Term, ...] = field(init=False, repr=False, compare=False)
+    measured: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    runs: tuple[slice, ...] = field(init=False, repr=False, compare=False)
     lines: Lines = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -65,17 +70,14 @@ class Design:
         hats = (Term(knots.column, knot=k) for knots in self.knots for k in range(len(knots.interior)))
         object.__setattr__(self, "main", main)
         object.__setattr__(self, "terms", (*main, *products, *hats))
+        object.__setattr__(self, "measured", tuple(j for j, term in enumerate(main, start=1) if term.measured))
+        object.__setattr__(self, "runs", tuple(_runs(main)))
         object.__setattr__(self, "lines", Lines.of(self.terms, self.knots))
 
     @property
     def width(self) -> int:
         """Coefficients, the intercept included."""
         return 1 + len(self.terms)
-
-    @property
-    def measured(self) -> tuple[int, ...]:
-        """Where measured values stand in x."""
-        return tuple(j for j, term in enumerate(self.main, start=1) if term.measured)
 
     def factors(self, term: Term) -> tuple[int, int]:
         """Where the two terms of a product stand among `terms`."""
@@ -101,6 +103,13 @@ class Design:
         """Patients of whom every column is known, shape (patients,)."""
         known = [~np.isnan(cohort[column.name]) for column in self.features]
         return np.logical_and.reduce(known) if known else np.ones(len(cohort), dtype=bool)
+
+
+def _runs(main: Sequence[Term]) -> Iterator[slice]:
+    """Neighbours that are measured are one; every other term is one by itself."""
+    for measured, run in groupby(range(len(main)), lambda j: main[j].measured):
+        places = list(run)
+        yield from [slice(places[0], places[-1] + 1)] if measured else [slice(j, j + 1) for j in places]
 
 
 def _levels(column: Column) -> tuple[str | None, ...]:
@@ -134,21 +143,11 @@ class Scale:
         """x of shape (width, patients): multiples of 2**-16, times 2**16; in exact mode x itself, unclipped."""
         x, lines = np.empty((design.width, len(cohort))), self._lines(design)
         x[0] = self.unit
-        rows, products = x[1:], len(design.main)
-        for j, term in enumerate(design.main):
-            values, row = cohort[term.column.name], rows[j : j + 1]
-            if term.measured:
-                lines.measured(slice(j, j + 1), values, row)
-                if design.indicators:
-                    row[:, np.isnan(values)] = 0.0
-            elif term.level == NOT_KNOWN:
-                row[:] = np.where(np.isnan(values), lines.high[j], lines.low[j])
-            elif isinstance(term.column, Levels) and term.level is not None:
-                row[:] = np.where(values == term.column.index(term.level), lines.high[j], lines.low[j])
-                if not design.indicators:
-                    row[:, np.isnan(values)] = np.nan
-        hats = products + sum(term.by is not None for term in design.terms)
-        for j in range(products, hats):
+        rows = x[1:]
+        for terms in design.runs:
+            _main(design, lines, terms, cohort, rows[terms])
+        hats = len(design.main) + sum(term.by is not None for term in design.terms)
+        for j in range(len(design.main), hats):
             one, other = (rows[factor] for factor in design.factors(design.terms[j]))
             rows[j] = (one * other / self.unit**2 - self.centre[j]) / self.spread[j] * self.unit
             lines.cut(slice(j, j + 1), rows[j : j + 1])
@@ -182,3 +181,17 @@ class Scale:
         reach = LIMIT * GRID * max(float(np.abs(beta).sum()), 1.0)
         scale = 2.0 ** math.floor(51 - math.log2(reach))
         return np.asarray((np.round(beta * scale) @ x) / (scale * self.unit))
+
+
+def _main(design: Design, lines: Lines, terms: slice, cohort: Cohort, out: F64) -> None:
+    """x of one run of main terms."""
+    first = design.main[terms.start]
+    values = np.stack([cohort[term.column.name] for term in design.main[terms]])
+    if first.measured:
+        lines.measured(terms, values, out)
+        if design.indicators:
+            out[np.isnan(values)] = 0.0
+    else:
+        out[:] = np.where(first.has(values), lines.high[terms], lines.low[terms])
+        if not design.indicators:
+            out[np.isnan(values)] = np.nan

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ahh_federated.analyses.hats import Knots
-from ahh_federated.core.cohorts import F64
-from ahh_federated.core.columns import Column, Numeric
+from ahh_federated.core.cohorts import F64, Bools
+from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 
 LIMIT = 4.0  # standard deviations
 HAT_LIMIT = 8.0  # of a hat, whose standardised values never reach it (analyses/scaling.py)
@@ -43,6 +43,13 @@ class Term:
     def measured(self) -> bool:
         """A measured value as it is: no indicator, product or hat."""
         return isinstance(self.column, Numeric) and self.level is None and self.by is None and self.knot is None
+
+    def has(self, values: F64) -> Bools:
+        """Of an indicator: whose value, or index of a level, is this level."""
+        if self.level == NOT_KNOWN:
+            return np.isnan(values)
+        assert isinstance(self.column, Levels) and self.level is not None, f"{self} is no indicator"
+        return np.asarray(values == self.column.index(self.level))
 
     @property
     def limit(self) -> float:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,10 @@ MOST_ASKS = 500  # a data steward reads each; to price many takes time that whoe
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A validated study.  `content` is the file as read; the digest is over its canonical form."""
+    """A validated study.  `content` is the file as read.
+
+    `digest`: SHA-256 of the canonical form: JSON with sorted keys and no spaces, dates in ISO 8601.
+    """
 
     id: str
     title: str
@@ -47,11 +50,10 @@ class Study:
     cases: Mapping[str, Case]
     asks: tuple[Ask, ...]
     content: Mapping[str, Any]
+    digest: str = field(init=False, compare=False)
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical form: JSON with sorted keys and no spaces, dates in ISO 8601."""
-        return hashlib.sha256(canonical(self.content)).hexdigest()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", hashlib.sha256(canonical(self.content)).hexdigest())
 
     @property
     def open_data(self) -> bool:
