@@ -136,29 +136,28 @@ def opacus_ratio(patients: int, features: int, repeats: int, batch: int) -> list
 def training_ratio(patients: int, features: int, partners: int, repeats: int) -> list[Figure]:
     """A whole training: 20 rounds of one local Opacus epoch, against all messages of an ask with real desks.
 
-    Medians, in turns: a machine is not equally fast all the time.  Opacus' time is that of the partners; averaging models is
-    left out.
+    They take turns, since a machine is not equally fast all the time; medians of the turns' ratios.  Opacus' time is that of the
+    partners; averaging models is left out.
     """
     from benchmarks import baselines
 
     given = problem(patients, features)
     sites = [baselines.site(given.x[k::partners], given.y[k::partners], 1.0, 1e-5) for k in range(partners)]
-    analyses = ("logistic", "additive")
-    opacus, ours = [], []
+    ratios: dict[str, list[float]] = {}
     for _ in range(repeats):
         started = time.process_time()
         baselines.train_fedavg(sites)
-        opacus.append(time.process_time() - started)
-        ours.append([_trained(given, partners, {"analysis": analysis}, repeats) for analysis in analyses])
+        opacus = time.process_time() - started
+        for analysis in ("logistic", "additive"):
+            ours = _trained(given, partners, {"analysis": analysis}, repeats)
+            ratios.setdefault(f"{analysis}, whole training", []).append(opacus / ours.cpu_s)
+            ratios.setdefault(f"{analysis}, at the partners", []).append(opacus / ours.node_s)
     size = f"{patients:,} x {features}, {partners} partner{'s' * (partners > 1)}"
-    figures = []
-    for analysis, runs in zip(analyses, zip(*ours, strict=True), strict=True):
-        whole, nodes = median(run.cpu_s for run in runs), median(run.node_s for run in runs)
-        figures += [
-            Figure(f"20 Opacus epochs / {analysis}, whole training, {size}", median(opacus) / whole, "times", "at least 50"),
-            Figure(f"20 Opacus epochs / {analysis}, at the partners, {size}", median(opacus) / nodes, "times", "at least 100"),
-        ]
-    return figures
+    aims = ("at least 50", "at least 100") * 2
+    return [
+        Figure(f"20 Opacus epochs / {what}, {size}", median(turns), "times", aim)
+        for (what, turns), aim in zip(ratios.items(), aims, strict=True)
+    ]
 
 
 def network_ratios(patients: int, features: int, partners: int, repeats: int) -> list[Figure]:

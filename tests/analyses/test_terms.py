@@ -1,0 +1,68 @@
+"""x, against its definition term by term."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ahh_federated.analyses.design import GRID, Design, Scale
+from ahh_federated.core.cohorts import F64, Cohort
+from tests.laws.cohorts import plausible_cohort
+from tests.laws.registry import COMPLETE_CASES, CROSSED, CURVED, INDICATORS, scale
+
+DESIGNS = {"complete cases": COMPLETE_CASES, "indicators": INDICATORS, "products": CROSSED, "hats": CURVED}
+COHORT = plausible_cohort(500, 3)
+every_design = pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS.keys())
+
+
+def by_definition(design: Design, scale: Scale, cohort: Cohort) -> F64:
+    """(u - centre) / spread, by the formulas of design.py and hats.py; a value not known sits at the centre."""
+    u = [*design.terms_of(cohort)]
+    x: list[F64] = []
+
+    def add(values: F64) -> None:
+        z = (values - scale.centre[len(x)]) / scale.spread[len(x)]
+        x.append(np.where(np.isnan(z), 0.0, z) if design.indicators else z)
+
+    for values in u:
+        add(values)
+    for term in design.terms[len(u) :]:
+        if term.by is not None:
+            one, other = design.factors(term)
+            add(x[one] * x[other])
+    for knots in design.knots:
+        for hat in knots.hats(knots.column.scaled(cohort[knots.column.name])):
+            add(hat)
+    return np.stack([np.ones(len(cohort)), *x])
+
+
+@every_design
+def test_an_exact_x_is_its_definition(design: Design) -> None:
+    exact = replace(scale(design, np.random.default_rng(1)), exact=True)
+    x, expected = exact.standardised(design, COHORT), by_definition(design, exact, COHORT)
+    assert np.isnan(expected).any() != design.indicators
+    np.testing.assert_allclose(x, expected, rtol=1e-9, atol=1e-9)
+
+
+@every_design
+def test_on_the_grid_it_is_truncated_and_within_the_limits(design: Design) -> None:
+    drawn = scale(design, np.random.default_rng(1))
+    x, exact = drawn.standardised(design, COHORT), by_definition(design, drawn, COHORT)
+    known = ~np.isnan(exact).any(axis=0)
+    limits = np.array([1.0, *(term.limit for term in design.terms)])[:, None]
+    product = np.array([False, *(term.by is not None for term in design.terms)])
+    assert (x[:, known] == np.trunc(x[:, known])).all()
+    assert (np.abs(x[:, known]) <= limits * GRID).all()
+    assert np.abs(x[:, known] / GRID - np.clip(exact, -limits, limits)[:, known])[~product].max() < 1.001 / GRID
+    assert (np.abs(exact) > limits)[:, known].any()  # something was clipped
+
+
+@every_design
+@pytest.mark.parametrize("centre", [-1e300, -50.0, 50.0, 1e300])
+def test_whatever_the_centre_x_is_within_the_limits(design: Design, centre: float) -> None:
+    terms = design.width - 1
+    x = Scale((centre,) * terms, (1e-3,) * terms, 1.0).standardised(design, COHORT)
+    limits = np.array([1.0, *(term.limit for term in design.terms)])[:, None]
+    assert (np.abs(x) <= limits * GRID)[:, ~np.isnan(x).any(axis=0)].all()
