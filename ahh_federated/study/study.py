@@ -24,7 +24,7 @@ MOST_PLANS = 40  # each takes a second to price
 MOST_ASKS = 500  # a data steward reads each; to price many takes time that whoever sends a study would not pay for
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Study:
     """A validated study.  `content` is the file as read.
 
@@ -54,6 +54,10 @@ class Study:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", hashlib.sha256(canonical(self.content)).hexdigest())
+
+    def __repr__(self) -> str:
+        """Short: whoever prints a model sees it."""
+        return f"<Study {self.id}, version {self.version}, {self.digest[:12]}>"
 
     @property
     def open_data(self) -> bool:

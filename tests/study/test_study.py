@@ -44,6 +44,11 @@ def test_what_the_file_says_is_what_the_study_has() -> None:
     assert [ask.id for ask in STUDY.asks] == ["children", "size", "bins", "spread", "model", "evaluation"]
 
 
+def test_it_is_shown_in_a_line() -> None:
+    """Printing a model prints its study."""
+    assert repr(STUDY) == f"<Study growth, version 1, {STUDY.digest[:12]}>"
+
+
 def test_defaults() -> None:
     study = small(('data = "synthetic"\n', ""), ('reduce = "last"\norder = "seen"\n', ""), ('label = "Heavy for the age"\n', ""))
     assert (study.data, study.open_data, study.patient.reduce, study.patient.order) == ("real", False, "forbid", None)
