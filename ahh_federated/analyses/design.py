@@ -107,9 +107,9 @@ class Design:
 
 def _runs(main: Sequence[Term]) -> Iterator[slice]:
     """Neighbours that are measured are one; every other term is one by itself."""
-    for measured, run in groupby(range(len(main)), lambda j: main[j].measured):
+    for _, run in groupby(range(len(main)), lambda j: -1 if main[j].measured else j):
         places = list(run)
-        yield from [slice(places[0], places[-1] + 1)] if measured else [slice(j, j + 1) for j in places]
+        yield slice(places[0], places[-1] + 1)
 
 
 def _levels(column: Column) -> tuple[str | None, ...]:
@@ -160,6 +160,8 @@ class Scale:
         return x
 
     def _lines(self, design: Design) -> Lines:
+        if not len(self.centre) == len(self.spread) == len(design.terms):
+            raise ValueError(f"a scale of {len(self.centre)} terms does not fit a design of {len(design.terms)}")
         lines = design.lines.standardised(np.array(self.centre)[:, None], np.array(self.spread)[:, None])
         return lines if self.exact else lines.on_grid(GRID)
 

@@ -40,9 +40,19 @@ def first_lines(design: Design, outcome: Column, second: Stack) -> list[Line]:
 
 @dataclass(frozen=True, slots=True)
 class Second(Stack):
-    """The second message: the first sums, then the Gram matrix, whose factors take the place of x."""
+    """The second message: the first sums, then the Gram matrix, whose factors take the place of x.
+
+    Raises:
+        ValueError: unless both are of the same x.
+    """
 
     parts: tuple[glm.ClassSums | CrossSums, glm.Gram]
+
+    def __post_init__(self) -> None:
+        Stack.__post_init__(self)
+        first, second = ((part.design, part.outcome, part.scale) for part in self.parts)
+        if first != second:
+            raise ValueError("the first sums and the Gram matrix are not of the same x")
 
     def vectors(self, cohort: Cohort) -> Iterator[F64]:
         sums, gram = self.parts
@@ -52,7 +62,7 @@ class Second(Stack):
 
 
 def second(sums: glm.ClassSums | CrossSums) -> Second:
-    """Both are of the same x."""
+    """The second message with these sums."""
     return Second((sums, glm.Gram(sums.design, sums.outcome, sums.scale)), MULTIPLIERS)
 
 

@@ -80,9 +80,9 @@ class Lines:
     def of(cls, terms: Sequence[Term], knots: Sequence[Knots]) -> Lines:
         """Of u, for values in their unit."""
         ends: dict[Column, tuple[float, ...]] = {each.column: each.ends for each in knots}
-        table = np.array([(*term.ends, term.limit, *_corners(term, ends)) for term in terms])
-        low, high, limit, left, top, right = table.reshape(-1, 6).T[:, :, None]
-        return cls(low, high, limit, _through(left, top), _through(right, top))
+        table = np.array([(*term.ends, term.limit, *_lines(term, ends)) for term in terms])
+        low, high, limit, height, slope, fallen, fall = table.reshape(-1, 7).T[:, :, None]
+        return cls(low, high, limit, (height, slope), (fallen, fall))
 
     def standardised(self, centre: F64, spread: F64) -> Lines:
         """Of (u - centre) / spread, arrays of shape (terms, 1)."""
@@ -119,19 +119,16 @@ class Lines:
             np.trunc(out, out=out)
 
 
-def _corners(term: Term, ends: Mapping[Column, tuple[float, ...]]) -> tuple[float, float, float]:
-    """Where a term's line rises from 0, where it is 1, and where the line that falls from there is 0."""
+def _lines(term: Term, ends: Mapping[Column, tuple[float, ...]]) -> tuple[float, float, float, float]:
+    """Height at zero and slope, of the rising line and of the falling one; zero where a term has none."""
     if term.knot is not None:
         left, top, right = ends[term.column][term.knot : term.knot + 3]
-        return left, top, right
+        rise, fall = 1 / (top - left), 1 / (top - right)
+        return -left * rise, rise, -right * fall, fall
     if isinstance(term.column, Numeric) and term.measured:
-        return (term.column.low + term.column.high) / 2, term.column.high, term.column.low
-    return 0.0, 1.0, 2.0  # has no line
-
-
-def _through(zero: F64, one: F64) -> tuple[F64, F64]:
-    """Height at zero and slope of the lines that are 0 at the first values and 1 at the second."""
-    return zero / (zero - one), 1 / (one - zero)
+        slope = 2 / (term.column.high - term.column.low)
+        return -1 - term.column.low * slope, slope, 0.0, 0.0
+    return 0.0, 0.0, 0.0, 0.0
 
 
 def _along(lines: tuple[F64, F64], terms: slice, values: F64, out: F64) -> None:

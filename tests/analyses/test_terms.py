@@ -9,6 +9,7 @@ import pytest
 
 from ahh_federated.analyses.design import GRID, Design, Scale
 from ahh_federated.core.cohorts import F64, Cohort
+from ahh_federated.core.columns import Numeric
 from tests.laws.cohorts import plausible_cohort
 from tests.laws.registry import COMPLETE_CASES, CROSSED, CURVED, INDICATORS, scale
 
@@ -66,3 +67,17 @@ def test_whatever_the_centre_x_is_within_the_limits(design: Design, centre: floa
     x = Scale((centre,) * terms, (1e-3,) * terms, 1.0).standardised(design, COHORT)
     limits = np.array([1.0, *(term.limit for term in design.terms)])[:, None]
     assert (np.abs(x) <= limits * GRID)[:, ~np.isnan(x).any(axis=0)].all()
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e308, 1.5e308), (1.7e9, 1.7e9 + 60), (-1e-300, 1e-300), (-1.0, 1e300)])
+def test_whatever_the_range_its_ends_are_the_ends(low: float, high: float) -> None:
+    design = Design((Numeric("a", low, high, "u"),))
+    x = Scale.plain(design).standardised(design, Cohort.of({"a": np.array([low, high])}))[1]
+    assert np.abs(x - np.array([-GRID, GRID])).max() <= 1  # truncated
+
+
+@every_design
+def test_a_scale_of_another_length_does_not_fit(design: Design) -> None:
+    short = Scale((0.0,), (1.0,), 3.0)
+    with pytest.raises(ValueError, match="a scale of 1 terms"):
+        short.standardised(design, COHORT)

@@ -121,6 +121,12 @@ def test_parts_that_carry_different_numbers_under_one_name_are_refused() -> None
         Stack((glm.Gram(COMPLETE_CASES, CASE, SCALE), glm.ClassSums(COMPLETE_CASES, CASE, other)), (1, 1))
 
 
+def test_a_second_message_of_two_designs_is_refused() -> None:
+    sums, gram = glm.ClassSums(COMPLETE_CASES, CASE, SCALE), glm.Gram(COMPLETE_CASES, SEX, SCALE)
+    with pytest.raises(ValueError, match="same x"):
+        rounds.Second((sums, gram), rounds.MULTIPLIERS)
+
+
 def released(query: Query, cohort: Cohort, event: Event, seed: int) -> Round:
     order = Order("request", "study", "ask:0", event, BUDGET)
     answer = release(query, cohort, where=None, order=order, books=OpenBooks(), entropy=Entropy.seeded(seed))
