@@ -50,8 +50,8 @@ class Second(Stack):
 
     def __post_init__(self) -> None:
         Stack.__post_init__(self)
-        first, second = ((part.design, part.outcome, part.scale) for part in self.parts)
-        if first != second:
+        sums, gram = self.parts
+        if (sums.design, sums.outcome, sums.scale) != (gram.design, gram.outcome, gram.scale):
             raise ValueError("the first sums and the Gram matrix are not of the same x")
 
     def vectors(self, cohort: Cohort) -> Iterator[F64]:
