@@ -22,6 +22,17 @@ def load(data: bytes, form: str, keys: set[str]) -> dict[str, Any]:
     Raises:
         Breach: when it is anything else, or is spelled in another way.
     """
+    content = table(data, form, keys)
+    try:
+        spelled = dump(content)
+    except (ValueError, RecursionError):
+        raise Breach("a message holds what cannot be spelled in JSON") from None
+    require_same(data, spelled)
+    return content
+
+
+def table(data: bytes, form: str, keys: set[str]) -> dict[str, Any]:
+    """The same however it is spelled: the caller checks what it reads against `data` (`require_same`)."""
     if len(data) > LARGEST:
         raise Breach(f"a message of {len(data)} bytes is larger than {LARGEST}")
     try:
@@ -30,13 +41,12 @@ def load(data: bytes, form: str, keys: set[str]) -> dict[str, Any]:
         raise Breach("a message is not JSON") from None
     if not isinstance(content, dict) or content.get("format") != form or set(content) != keys | {"format"}:
         raise Breach(f"a message is not of the form {form}")
-    try:
-        spelled = dump(content)
-    except (ValueError, RecursionError):
-        raise Breach("a message holds what cannot be spelled in JSON") from None
+    return content
+
+
+def require_same(data: bytes, spelled: bytes) -> None:
     if spelled != data:
         raise Breach("a message is not in its canonical form: sorted keys, each once, no spaces, shortest numbers")
-    return content
 
 
 def text(data: bytes | None) -> str | None:

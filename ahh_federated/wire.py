@@ -18,7 +18,7 @@ import numpy as np
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.queries import Parameters
 from ahh_federated.core.releases import Status
-from ahh_federated.encoding import dump, load, raw, text
+from ahh_federated.encoding import dump, load, raw, require_same, table, text
 from ahh_federated.errors import Breach, Reason
 
 _REQUEST, _REPLY = "ahh-request/1", "ahh-reply/1"
@@ -38,13 +38,15 @@ class Request:
     step: int
     kind: str
     parameters: Parameters
+    _bytes: bytes = field(init=False, repr=False, compare=False)
     id: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "id", hashlib.sha256(self.to_bytes()).hexdigest())
+        object.__setattr__(self, "_bytes", dump({"format": _REQUEST, **self.to_json()}))
+        object.__setattr__(self, "id", hashlib.sha256(self._bytes).hexdigest())
 
     def to_bytes(self) -> bytes:
-        return dump({"format": _REQUEST, **self.to_json()})
+        return self._bytes
 
     def to_json(self) -> dict[str, Any]:
         parameters = {name: list(values) for name, values in self.parameters.items()}
@@ -59,7 +61,9 @@ class Request:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Request:
-        return cls.from_json(load(data, _REQUEST, {"study", "run", "ask", "step", "kind", "parameters"}))
+        request = cls.from_json(table(data, _REQUEST, {"study", "run", "ask", "step", "kind", "parameters"}))
+        require_same(data, request.to_bytes())
+        return request
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Request:

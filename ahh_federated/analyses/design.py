@@ -26,13 +26,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahh_federated.analyses.hats import Knots
-from ahh_federated.analyses.terms import LIMIT, Lines, Term
+from ahh_federated.analyses.terms import LIMIT, Lines, Term, by_column
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.errors import Misuse
 
 GRID = 2.0**16  # steps in one unit of x
 LEAST_SPREAD = 1e-3
+_AT_ONCE = 1 << 17  # coordinates of x that are computed together, 1 MiB: more would leave a processor's cache in between
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbours among the terms that can be computed together: equally many of each of these columns."""
+
+    terms: slice
+    columns: tuple[Column, ...]
+
+    def split(self, patients: int) -> Iterator[Run]:
+        """Runs of fewer columns, for so many patients."""
+        each = (self.terms.stop - self.terms.start) // len(self.columns)
+        columns = max(1, _AT_ONCE // (each * max(patients, 1)))
+        for first in range(0, len(self.columns), columns):
+            part = self.columns[first : first + columns]
+            start = self.terms.start + first * each
+            yield Run(slice(start, start + len(part) * each), part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +71,7 @@ class Design:
     main: tuple[Term, ...] = field(init=False, repr=False, compare=False)
     terms: tuple[Term, ...] = field(init=False, repr=False, compare=False)
     measured: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    runs: tuple[slice, ...] = field(init=False, repr=False, compare=False)
+    runs: tuple[Run, ...] = field(init=False, repr=False, compare=False)
     lines: Lines = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +89,7 @@ class Design:
         object.__setattr__(self, "main", main)
         object.__setattr__(self, "terms", (*main, *products, *hats))
         object.__setattr__(self, "measured", tuple(j for j, term in enumerate(main, start=1) if term.measured))
-        object.__setattr__(self, "runs", tuple(_runs(main)))
+        object.__setattr__(self, "runs", tuple(_runs(self.terms, self.knots)))
         object.__setattr__(self, "lines", Lines.of(self.terms, self.knots))
 
     @property
@@ -105,11 +123,17 @@ class Design:
         return np.logical_and.reduce(known) if known else np.ones(len(cohort), dtype=bool)
 
 
-def _runs(main: Sequence[Term]) -> Iterator[slice]:
-    """Neighbours that are measured are one; every other term is one by itself."""
-    for _, run in groupby(range(len(main)), lambda j: -1 if main[j].measured else j):
+def _runs(terms: Sequence[Term], knots: Sequence[Knots]) -> Iterator[Run]:
+    """Measured neighbours are one, and so are the hats of columns that have equally many; every other term is one by itself."""
+    hats: dict[Column, int] = {each.column: len(each.interior) for each in knots}
+
+    def alike(j: int) -> tuple[bool, int]:
+        measured, knot = terms[j].measured, terms[j].knot
+        return knot is not None, hats[terms[j].column] if knot is not None else -1 if measured else j
+
+    for _, run in groupby(range(len(terms)), alike):
         places = list(run)
-        yield slice(places[0], places[-1] + 1)
+        yield Run(slice(places[0], places[-1] + 1), tuple(dict.fromkeys(terms[j].column for j in places)))
 
 
 def _levels(column: Column) -> tuple[str | None, ...]:
@@ -144,20 +168,18 @@ class Scale:
         x, lines = np.empty((design.width, len(cohort))), self._lines(design)
         x[0] = self.unit
         rows = x[1:]
-        for terms in design.runs:
-            _main(design, lines, terms, cohort, rows[terms])
-        hats = len(design.main) + sum(term.by is not None for term in design.terms)
-        for j in range(len(design.main), hats):
-            one, other = (rows[factor] for factor in design.factors(design.terms[j]))
-            rows[j] = (one * other / self.unit**2 - self.centre[j]) / self.spread[j] * self.unit
-            lines.cut(slice(j, j + 1), rows[j : j + 1])
-        for knots in design.knots:
-            values, terms = cohort[knots.column.name], slice(hats, hats + len(knots.interior))
-            lines.hats(terms, values, rows[terms])
-            if design.indicators:
-                rows[terms, np.isnan(values)] = 0.0
-            hats = terms.stop
+        for run in design.runs:
+            if design.terms[run.terms.start].by is not None:
+                self._product(design, lines, run.terms.start, rows)
+            else:
+                for part in run.split(len(cohort)):
+                    _of_columns(design, lines, part, cohort, rows[part.terms])
         return x
+
+    def _product(self, design: Design, lines: Lines, j: int, rows: F64) -> None:
+        one, other = (rows[factor] for factor in design.factors(design.terms[j]))
+        rows[j] = (one * other / self.unit**2 - self.centre[j]) / self.spread[j] * self.unit
+        lines.cut(slice(j, j + 1), rows[j : j + 1])
 
     def _lines(self, design: Design) -> Lines:
         if not len(self.centre) == len(self.spread) == len(design.terms):
@@ -185,15 +207,16 @@ class Scale:
         return np.asarray((np.round(beta * scale) @ x) / (scale * self.unit))
 
 
-def _main(design: Design, lines: Lines, terms: slice, cohort: Cohort, out: F64) -> None:
-    """x of one run of main terms."""
-    first = design.main[terms.start]
-    values = np.stack([cohort[term.column.name] for term in design.main[terms]])
-    if first.measured:
-        lines.measured(terms, values, out)
-        if design.indicators:
-            out[np.isnan(values)] = 0.0
-    else:
+def _of_columns(design: Design, lines: Lines, run: Run, cohort: Cohort, out: F64) -> None:
+    """x of a run that is no product."""
+    first, terms = design.terms[run.terms.start], run.terms
+    values = np.stack([cohort[column.name] for column in run.columns])
+    if first.level is not None:
         out[:] = np.where(first.has(values), lines.high[terms], lines.low[terms])
         if not design.indicators:
             out[np.isnan(values)] = np.nan
+        return
+    along = lines.measured if first.measured else lines.hats
+    along(terms, values, out)
+    if design.indicators:
+        np.copyto(by_column(out, len(values)), 0.0, where=np.isnan(values)[:, None, :])

@@ -100,7 +100,7 @@ class Lines:
         return Lines(low, high, self.limit * steps, rising, falling, whole=True)
 
     def measured(self, terms: slice, values: F64, out: F64) -> None:
-        """Of values of shape (patients,), into `out` of shape (terms, patients)."""
+        """Of values of shape (columns, patients) into `out` of shape (terms, patients), equally many terms of each column."""
         _along(self.rising, terms, values, out)
         self.cut(terms, out)
 
@@ -132,6 +132,12 @@ def _lines(term: Term, ends: Mapping[Column, tuple[float, ...]]) -> tuple[float,
 
 
 def _along(lines: tuple[F64, F64], terms: slice, values: F64, out: F64) -> None:
-    height, slope = lines
-    np.multiply(slope[terms], values, out=out)
-    np.add(out, height[terms], out=out)
+    height, slope = (by_column(each[terms], len(values)) for each in lines)
+    along = by_column(out, len(values))
+    np.multiply(slope, values[:, None, :], out=along)
+    np.add(along, height, out=along)
+
+
+def by_column(array: F64, columns: int) -> F64:
+    """The same memory of shape (columns, terms of each, ...), from one of shape (terms, ...)."""
+    return array.reshape(columns, len(array) // columns, *array.shape[1:])

@@ -151,8 +151,8 @@ class Spent:
             spent = spent + event
         return spent
 
-    def __add__(self, event: Event) -> Spent:
-        return Spent(self.mu_squared + event.mu_squared, self.slack + event.slack)
+    def __add__(self, other: Event | Spent) -> Spent:
+        return Spent(self.mu_squared + other.mu_squared, self.slack + other.slack)
 
     def within(self, budget: Budget) -> bool:
         return self.mu_squared <= budget.mu_squared and self.slack <= budget.slack

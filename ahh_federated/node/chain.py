@@ -243,7 +243,7 @@ class Totals:
             raise broken(self.dataset, entry.seq, why)
         try:
             event, budget = entry.event, entry.budget
-            Spent.of([event] if event is not None else [])  # before anything is added
+            cost = Spent.of([event] if event is not None else [])
         except ValueError as error:
             raise broken(self.dataset, entry.seq, f"this version cannot price it ({error})") from error
         except Misuse as error:
@@ -255,10 +255,10 @@ class Totals:
                 raise broken(self.dataset, entry.seq, "a debit names its study and its event")
             if not self._plans.admits(entry.study, entry.ask, event):
                 raise broken(self.dataset, entry.seq, "it belongs to a plan that was not paid for")
-            self.studies[entry.study] = self.study(entry.study) + event
+            self.studies[entry.study] = self.study(entry.study) + cost
         if entry.kind in (Kind.DEBIT, Kind.BURN) and event is not None:
             self._plans.follow(entry, event)
-            self.whole += event
+            self.whole += cost
         self.head = Head(entry.seq, entry.hash)
 
     def admit(self, study: str, ask: str, event: Event, ceiling: Budget) -> None:
@@ -273,11 +273,11 @@ class Totals:
             raise Refusal(Reason.SCHEDULE, f"{self.dataset}: {what}: begin with its first message, or raise the study's version")
         if event.place:
             return
-        whole, own = self.whole, self.study(study)
-        if not (whole + event).within(self.budget):
+        whole, own, cost = self.whole, self.study(study), Spent.of([event])
+        if not (whole + cost).within(self.budget):
             fix = "ask for less, or let the data steward raise the budget in policy.toml"
             raise _exceeded(f"data set {self.dataset!r}", whole, self.budget, event, fix)
-        if not (own + event).within(ceiling):
+        if not (own + cost).within(ceiling):
             raise _exceeded(f"study {study!r}", own, ceiling, event, "ask for less, or have a higher ceiling approved")
 
 

@@ -44,12 +44,14 @@ class Desk:
     run: str = ""
     tell: Callable[[str], None] = field(repr=False, default=lambda message: None)
     ceiling: Budget | None = None
+    _own: Entropy = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         seeded = bool(self.run) or not self.entropy.private
         if seeded and not (self.study.open_data and self.policy.data in OPEN):
             said = "the study or this node's policy says that the data are real"
             raise Refusal(Reason.SEED, f"{self.partner}: {said}, and a fixed seed would undo its noise")
+        self._own = self.entropy.derive(self.partner.encode())
 
     @property
     def _account(self) -> str:
@@ -83,7 +85,7 @@ class Desk:
             where=ask.where,
             order=order,
             books=self.ledger,
-            entropy=self.entropy.derive(self.partner.encode()),
+            entropy=self._own,
         )
         if self._too_small(query, released):
             return Reply(request.id, Status.BELOW)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from ahh_federated.analyses.design import GRID, Design, Scale
+from ahh_federated.analyses.hats import Knots
 from ahh_federated.core.cohorts import F64, Cohort
-from ahh_federated.core.columns import Numeric
+from ahh_federated.core.columns import Levels, Numeric
 from tests.laws.cohorts import plausible_cohort
 from tests.laws.registry import COMPLETE_CASES, CROSSED, CURVED, INDICATORS, scale
 
@@ -58,6 +59,28 @@ def test_on_the_grid_it_is_truncated_and_within_the_limits(design: Design) -> No
     assert (np.abs(x[:, known]) <= limits * GRID).all()
     assert np.abs(x[:, known] / GRID - np.clip(exact, -limits, limits)[:, known])[~product].max() < 1.001 / GRID
     assert (np.abs(exact) > limits)[:, known].any()  # something was clipped
+
+
+@every_design
+def test_however_many_columns_are_computed_together_x_is_the_same(design: Design, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = scale(design, np.random.default_rng(1))
+    together = drawn.standardised(design, COHORT)
+    monkeypatch.setattr("ahh_federated.analyses.design._AT_ONCE", 1)
+    np.testing.assert_array_equal(drawn.standardised(design, COHORT), together)
+
+
+def test_a_run_has_equally_many_terms_of_each_of_its_columns() -> None:
+    columns = tuple(Numeric(name, 0.0, 10.0, "u") for name in "abcd")
+    knots = tuple(Knots.equal(column, count) for column, count in zip(columns, (4, 4, 2, 4), strict=True))
+    design = Design((*columns, Levels("e", ("x", "y", "z"))), knots=knots)
+    level = (slice(4, 5), slice(5, 6))
+    assert [(run.terms, run.columns) for run in design.runs] == [
+        (slice(0, 4), columns),
+        *((at, design.features[4:]) for at in level),
+        (slice(6, 14), columns[:2]),
+        (slice(14, 16), columns[2:3]),
+        (slice(16, 20), columns[3:]),
+    ]
 
 
 @every_design
