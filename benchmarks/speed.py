@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
@@ -27,13 +27,20 @@ from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.costs import Budget
 from ahh_federated.core.sums import integer_sum
+from ahh_federated.errors import Misuse
 from ahh_federated.study import Study
 from benchmarks import federated
+from benchmarks.datasets import data_set
 from benchmarks.federated import Trained
+from benchmarks.tasks import pooled, prepare
+
+if TYPE_CHECKING:  # it needs torch
+    from benchmarks.baselines import Site
 
 MEMORY_SIZES = (100_000, 1_000_000, 10_000_000)
 BATCHES = (64, 1_000, 10_000)
 HIDDEN, RATE, CLIP, STEPS = 16, 0.01, 1.5, 100  # of networks
+ANALYSES = ("logistic", "additive")
 OUTCOME = Levels("y", ("no", "yes"))
 
 
@@ -134,6 +141,34 @@ def opacus_ratio(patients: int, features: int, repeats: int, batch: int) -> list
 
 
 def training_ratio(patients: int, features: int, partners: int, repeats: int) -> list[Figure]:
+    """A whole training of simulated patients, all predictors measured: see `_against_opacus`."""
+    from benchmarks import baselines
+
+    given = problem(patients, features)
+    sites = [baselines.site(given.x[k::partners], given.y[k::partners], 1.0, 1e-5) for k in range(partners)]
+    studies = {analysis: _study(given, partners, {"analysis": analysis}) for analysis in ANALYSES}
+    cohorts = _parts(given, studies[ANALYSES[0]], partners)
+    return _against_opacus(f"{patients:,} x {features}", sites, studies, cohorts, repeats)
+
+
+def adult_ratio(together: bool, repeats: int) -> list[Figure]:
+    """The same of the data set `adult`, with its partners or with all its people at one.
+
+    Raises:
+        Misuse: when its files are not there.
+    """
+    from benchmarks import baselines
+
+    task = prepare(data_set("adult"))
+    cohorts = {"everybody": pooled(task.training())} if together else task.training()
+    sites = [baselines.site(task.features(each), task.outcome(each), 1.0, task.data.delta) for each in cohorts.values()]
+    studies = {analysis: task.only_training(1.0, task.data.delta, len(cohorts), {"analysis": analysis}) for analysis in ANALYSES}
+    return _against_opacus("adult", sites, studies, cohorts, repeats)
+
+
+def _against_opacus(
+    size: str, sites: list[Site], studies: Mapping[str, Study], cohorts: Mapping[str, Cohort], repeats: int
+) -> list[Figure]:
     """A whole training: 20 rounds of one local Opacus epoch, against all messages of an ask with real desks.
 
     They take turns, since a machine is not equally fast all the time; medians of the turns' ratios.  Opacus' time is that of the
@@ -141,19 +176,17 @@ def training_ratio(patients: int, features: int, partners: int, repeats: int) ->
     """
     from benchmarks import baselines
 
-    given = problem(patients, features)
-    sites = [baselines.site(given.x[k::partners], given.y[k::partners], 1.0, 1e-5) for k in range(partners)]
     ratios: dict[str, list[float]] = {}
     for _ in range(repeats):
         started = time.process_time()
         baselines.train_fedavg(sites)
         opacus = time.process_time() - started
-        for analysis in ("logistic", "additive"):
-            ours = _trained(given, partners, {"analysis": analysis}, repeats)
+        for analysis, study in studies.items():
+            ours = _trained(study, cohorts, repeats)
             ratios.setdefault(f"{analysis}, whole training", []).append(opacus / ours.cpu_s)
             ratios.setdefault(f"{analysis}, at the partners", []).append(opacus / ours.node_s)
-    size = f"{patients:,} x {features}, {partners} partner{'s' * (partners > 1)}"
-    aims = ("at least 50", "at least 100") * 2
+    size = f"{size}, {len(cohorts)} partner{'s' * (len(cohorts) > 1)}"
+    aims = ("at least 50", "at least 100") * len(studies)
     return [
         Figure(f"20 Opacus epochs / {what}, {size}", median(turns), "times", aim)
         for (what, turns), aim in zip(ratios.items(), aims, strict=True)
@@ -174,14 +207,16 @@ def network_ratios(patients: int, features: int, partners: int, repeats: int) ->
 
     def asked(parts: int, **keys: Any) -> float:
         shape = {"hidden": [HIDDEN], "architecture": "mlp", "sampling_rate": RATE, "clip": CLIP}
-        return _trained(given, parts, {"analysis": "neural", **shape, **keys}, repeats).cpu_s
+        study = _study(given, parts, {"analysis": "neural", **shape, **keys})
+        return _trained(study, _parts(given, study, parts), repeats).cpu_s
 
     everybody = engines.Data.of(given.x, given.y)
     parts = {f"partner-{k}": engines.Data.of(given.x[k::partners], given.y[k::partners]) for k in range(partners)}
     opacus = best(lambda: engines.opacus_engine(everybody, recipe), repeats)
     flower = best(lambda: engines.flower_and_opacus(parts, recipe), repeats)
     sgd, local = asked(1, way="sgd", rounds=STEPS), asked(partners, way="local", rounds=5, local_steps=STEPS // 5)
-    additive = _trained(given, 1, {"analysis": "additive"}, repeats).cpu_s
+    curves = _study(given, 1, {"analysis": "additive"})
+    additive = _trained(curves, _parts(given, curves, 1), repeats).cpu_s
     return [
         Figure(f"neural sgd / Opacus' own engine, {size}, 1 partner", sgd / opacus, "times"),
         Figure(f"neural local / Flower and Opacus, {size}, {partners} partners", local / flower, "times"),
@@ -190,15 +225,15 @@ def network_ratios(patients: int, features: int, partners: int, repeats: int) ->
     ]
 
 
-def _trained(given: Problem, partners: int, ask: Mapping[str, Any], repeats: int) -> Trained:
+def _trained(study: Study, cohorts: Mapping[str, Cohort], repeats: int) -> Trained:
     """The whole of an ask for a model: of several runs after one to warm up, that of the least CPU time."""
-    study = _study(given, partners, ask)
-    cohorts = {f"partner-{k}": _part(given, study, k, partners) for k in range(partners)}
     return min([federated.train(study, cohorts, seed) for seed in range(repeats + 1)][1:], key=lambda run: run.cpu_s)
 
 
-def _part(given: Problem, study: Study, first: int, partners: int) -> Cohort:
-    return Cohort.of({name: given.cohort[name][first::partners] for name in study.columns})
+def _parts(given: Problem, study: Study, partners: int) -> dict[str, Cohort]:
+    """The patients of each partner."""
+    columns = {name: given.cohort[name] for name in study.columns}
+    return {f"partner-{k}": Cohort.of({name: values[k::partners] for name, values in columns.items()}) for k in range(partners)}
 
 
 def _study(given: Problem, partners: int, ask: Mapping[str, Any]) -> Study:
@@ -247,9 +282,18 @@ def measure(sizes: Sizes) -> list[Figure]:
             *(figure for batch in BATCHES for figure in opacus_ratio(sizes.gradient, 30, sizes.repeats, batch)),
             *training_ratio(sizes.training, 20, 1, sizes.repeats),
             *training_ratio(sizes.training, 20, 8, sizes.repeats),
+            *_adult(sizes.repeats),
             *network_ratios(sizes.training, 20, 4, sizes.repeats),
             *memory(sizes.memory),
         ]
+
+
+def _adult(repeats: int) -> list[Figure]:
+    try:
+        return [figure for together in (True, False) for figure in adult_ratio(together, repeats)]
+    except Misuse as missing:
+        Console(stderr=True).print(f"adult is left out: {missing}")
+        return []
 
 
 def shown(figures: list[Figure]) -> Table:

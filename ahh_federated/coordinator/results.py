@@ -44,6 +44,7 @@ class Results:
             "study": _about(study),
             "privacy": {
                 "epsilon": study.budget.epsilon,
+                "epsilon_alone": study.epsilon_alone,
                 "delta": study.budget.delta,
                 "neighbours": "add-or-remove-one",
                 "noise": "each-node",

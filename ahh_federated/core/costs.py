@@ -17,7 +17,7 @@ Sums are exact fractions, so a filter never depends on the order or the rounding
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -104,13 +104,20 @@ class Event:
         return plan_price(self.sensitivity, self.sigma, self.rate, self.count)[0]
 
     @property
-    def slack(self) -> Fraction:
+    def grid_slack(self) -> Fraction:
+        """What the integer grid of the noise is charged."""
         if self.place:
             return Fraction(0)
         if self.mechanism == PLAIN:
             return SLACK * self.width / (self.sigma * self.sigma)
         root = math.isqrt(self.width * self.count - 1) + 1  # docs/proofs/sampling.md, section 4
-        return SLACK * root / (self.sigma * self.sigma) + plan_price(self.sensitivity, self.sigma, self.rate, self.count)[1]
+        return SLACK * root / (self.sigma * self.sigma)
+
+    @property
+    def slack(self) -> Fraction:
+        if self.place or self.mechanism == PLAIN:
+            return self.grid_slack
+        return self.grid_slack + plan_price(self.sensitivity, self.sigma, self.rate, self.count)[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,13 +167,20 @@ class Spent:
     def epsilon(self, delta: float) -> float:
         """The epsilon spent at this delta, rounded up; the grid's slack is charged to delta."""
         mu = math.sqrt(self.mu_squared) * (1 + 1e-12)
-        epsilon = epsilon_of(mu, delta)
-        for _ in range(60):  # a larger epsilon makes the slack dearer: climb until it is covered
-            covered = epsilon_of(mu, delta - (1 + math.exp(epsilon)) * float(self.slack))
-            if not math.isfinite(covered) or covered <= epsilon:
-                return covered if not math.isfinite(covered) else epsilon
-            epsilon = covered * (1 + 1e-12)
-        return math.inf
+        return covered(lambda left: epsilon_of(mu, left), self.slack, delta)
+
+
+def covered(epsilon_at: Callable[[float], float], slack: Fraction, delta: float) -> float:
+    """The epsilon at this delta of what costs `epsilon_at` each delta, and a total variation `slack` besides."""
+    epsilon = epsilon_at(delta)
+    for _ in range(60):  # a larger epsilon makes the slack dearer: climb until it is covered
+        if not math.isfinite(epsilon):
+            break
+        dearer = epsilon_at(delta - (1 + math.exp(epsilon)) * float(slack))
+        if dearer <= epsilon:
+            return epsilon
+        epsilon = dearer * (1 + 1e-12)
+    return math.inf
 
 
 def sigma_for(sensitivity: int, mu: float) -> int:

@@ -19,8 +19,10 @@ are convex in e**epsilon: where the chords of the one lie below tangents of the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -33,7 +35,7 @@ RATE_ONE = 1 << 20  # the rate at which all patients are in
 MOST_SUMS = 1 << 16  # of one plan
 TAIL = Fraction(1, 1 << 40)  # total variation, charged once for a plan
 ROUNDING = Fraction(1, 1 << 49)  # and this for each of its sums: double precision errs by a quarter of it at most
-_LEAST_NOISE = 0.3  # a plan with a smaller noise multiplier is charged as if it took all patients
+LEAST_NOISE = 0.3  # a plan with a smaller noise multiplier is charged as if it took all patients
 _FINENESS = 256  # of the loss grid, in standard deviations of the loss
 _CELLS = 1 << 13  # of one step's loss grid, at most
 _POINTS = 1 << 9  # where the two curves are compared
@@ -42,6 +44,26 @@ _MOST_MU = 1 << 3
 _GRID = 1 << 8  # noise multipliers to an octave
 
 Price = tuple[Fraction, Fraction]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Draws:
+    """`count` draws of z with noise multiplier `noise`, in each of which a patient is with probability `rate`."""
+
+    noise: float
+    rate: float
+    count: int
+
+    @property
+    def spread(self) -> float:
+        """About the standard deviation of the sum of their losses."""
+        return self.rate * math.sqrt(self.count * math.expm1(min(self.noise**-2, 8.0)))
+
+    @property
+    def longest(self) -> float:
+        """A loss that one of them hardly ever passes."""
+        unsampled = self.noise**-2 / 2 + 10 / self.noise
+        return unsampled if self.rate == 1 else math.log1p(self.rate * math.expm1(unsampled))
 
 
 @lru_cache(maxsize=4096)
@@ -54,7 +76,7 @@ def plan_price(sensitivity: int, sigma: int, rate: int, count: int) -> Price:
         Misuse: when the accountant is not installed.
     """
     unsampled = Fraction(count * sensitivity * sensitivity, sigma * sigma)
-    if rate == RATE_ONE or sigma < _LEAST_NOISE * sensitivity:
+    if rate == RATE_ONE or sigma < LEAST_NOISE * sensitivity:
         return unsampled, Fraction(0)
     mu = _mu(sigma / sensitivity, rate / RATE_ONE, count)
     return (unsampled, Fraction(0)) if mu is None or mu * mu >= unsampled else (mu * mu, TAIL + count * ROUNDING)
@@ -70,7 +92,7 @@ def plan_noise(sensitivity: int, mu: float, rate: int, count: int) -> int:
 
     def enough(place: int) -> bool:
         sigma = _sigma(sensitivity, place)
-        if place < _place(_LEAST_NOISE):
+        if place < _place(LEAST_NOISE):
             return False
         return sigma >= unsampled or plan_price(sensitivity, sigma, rate, count)[0] <= most
 
@@ -98,10 +120,7 @@ def _place(multiplier: float) -> int:
 
 def _mu(noise: float, rate: float, count: int) -> Fraction | None:
     """The least mu, rounded up to `_DIGITS` bits; None when there is none below `_MOST_MU`."""
-    losses = _accountant().from_gaussian_mechanism(
-        noise, sampling_prob=rate, value_discretization_interval=_interval(noise, rate, count)
-    )
-    losses = losses.self_compose(count)
+    losses = composed((Draws(noise, rate, count),))
     allowed = float(TAIL * 7 / 8 + count * ROUNDING / 2)  # the rest covers rounding, here and there
     end = float(losses.get_epsilon_for_delta(allowed / 2))  # beyond it no delta_mu is needed
     if not math.isfinite(end):
@@ -136,10 +155,21 @@ def _unpacked(packed: int) -> Fraction:
     return Fraction((1 << _DIGITS) + mantissa, 1 << _DIGITS) * Fraction(2) ** exponent
 
 
-def _interval(noise: float, rate: float, count: int) -> float:
+def composed(draws: Sequence[Draws]) -> Any:
+    """The privacy loss distribution of all these draws, both ways: `dp_accounting`'s, pessimistic.
+
+    Raises:
+        Misuse: when the accountant is not installed.
+    """
+    distribution, interval = _accountant().from_gaussian_mechanism, _interval(draws)
+    every = [distribution(each.noise, sampling_prob=each.rate, value_discretization_interval=interval) for each in draws]
+    sums = [losses.self_compose(each.count) for losses, each in zip(every, draws, strict=True)]
+    return reduce(lambda one, other: one.compose(other), sums)
+
+
+def _interval(draws: Sequence[Draws]) -> float:
     """The step of the loss grid: a power of two, fine beside the sum of all losses, coarse enough to be quick."""
-    spread = rate * math.sqrt(count * math.expm1(min(noise**-2, 8.0)))
-    longest = math.log1p(rate * math.expm1(noise**-2 / 2 + 10 / noise))
+    spread, longest = math.hypot(*(each.spread for each in draws)), max(each.longest for each in draws)
     return 2.0 ** max(math.floor(math.log2(spread / _FINENESS)), math.ceil(math.log2(longest / _CELLS)))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ahh_federated.analyses.numbers import Z95
 from ahh_federated.coordinator.session import Outcome
-from ahh_federated.core.costs import Event, Spent
+from ahh_federated.core.costs import Spent
 from ahh_federated.errors import Misuse
 from ahh_federated.runtimes.simulated import simulate
 from ahh_federated.study import Ask, Study, open_study
@@ -43,18 +43,29 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The bill: what each ask costs alone, and what all cost together at the study's delta."""
+    """The bill: what each ask costs alone, and what all cost together at the study's delta.
+
+    `total`: what ledgers count.  `alone`: the same asks if nothing else is ever asked of these patients, less where sums are
+    sampled (docs/proofs/sampling.md, section 7).
+    """
 
     study: str
     epsilon: float
     delta: float
     total: float
+    alone: float
     items: tuple[Item, ...]
+
+    @property
+    def cheaper_alone(self) -> bool:
+        return self.alone < 0.995 * self.total
 
     def __str__(self) -> str:
         lines = [
             f"{self.study}: epsilon {self.total:.3g} of {self.epsilon:g} at delta {self.delta:g}, for one patient at one partner"
         ]
+        if self.cheaper_alone:
+            lines.append(f"  epsilon {self.alone:.3g} if nothing else is ever asked of these patients")
         for item in self.items:
             asked = ", ".join(kind if times == 1 else f"{times} x {kind}" for kind, times in item.queries.items())
             lines.append(
@@ -85,12 +96,8 @@ def quote(study: Study | Path | str, patients: Sequence[int] | int = SIZES, *, p
         )
     simulated = {n: _simulated(study, n, partners or study.minimum_partners) for n in patients}
     items = [_item(study, ask, {n: outcomes[ask.id] for n, outcomes in simulated.items()}) for ask in study.asks]
-    total = Spent.of(event for ask in study.asks for event in _events(study, ask)).epsilon(study.budget.delta)
-    return Quote(study.id, study.budget.epsilon, study.budget.delta, total, tuple(items))
-
-
-def _events(study: Study, ask: Ask) -> list[Event]:
-    return list(study.events(ask))
+    total = study.cost.epsilon(study.budget.delta)
+    return Quote(study.id, study.budget.epsilon, study.budget.delta, total, study.epsilon_alone, tuple(items))
 
 
 def _item(study: Study, ask: Ask, errors: dict[int, dict[str, float]]) -> Item:
@@ -102,7 +109,7 @@ def _item(study: Study, ask: Ask, errors: dict[int, dict[str, float]]) -> Item:
         queries=dict(Counter(line.kind for line in lines)),
         messages=len(lines),
         numbers=sum(line.width for line in lines),
-        epsilon=Spent.of(_events(study, ask)).epsilon(study.budget.delta),
+        epsilon=Spent.of(study.events(ask)).epsilon(study.budget.delta),
         errors=errors,
     )
 

@@ -11,6 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from ahh_federated.core.alone import epsilon_alone
 from ahh_federated.core.columns import Column, Levels
 from ahh_federated.core.costs import LEAST_EPSILON, MOST_EPSILON, SAMPLED, Budget, Event, Spent, epsilon_of, plan_sigma, sigma_for
 from ahh_federated.core.programs import Line
@@ -99,6 +100,11 @@ class Study:
     def cost(self) -> Spent:
         """What all asks cost one patient at one partner."""
         return Spent.of(event for ask in self.asks for event in self.events(ask))
+
+    @property
+    def epsilon_alone(self) -> float:
+        """The epsilon of all asks at the study's delta if nothing else is ever asked: less than `cost` where sums are sampled."""
+        return epsilon_alone((event for ask in self.asks for event in self.events(ask)), self.budget.delta)
 
     def ask_epsilon(self, ask: Ask) -> float:
         """What an ask alone costs at the study's delta."""

@@ -24,7 +24,7 @@ from scipy.stats import norm
 from ahh_federated.core import sampling
 from ahh_federated.core.costs import SAMPLED, SLACK, Budget, Event, Spent, delta_of, epsilon_of, plan_sigma
 from ahh_federated.core.noise import MAX_SIGMA, MIN_SIGMA
-from ahh_federated.core.sampling import MOST_SUMS, RATE_ONE, ROUNDING, TAIL, plan_noise, plan_price
+from ahh_federated.core.sampling import MOST_SUMS, RATE_ONE, ROUNDING, TAIL, Draws, plan_noise, plan_price
 from ahh_federated.errors import Misuse
 
 ROW = 1 << 20
@@ -157,7 +157,7 @@ def test_opacus_agrees(q: float, noise: float, count: int) -> None:
 def test_composing_in_double_precision_errs_by_less_than_is_charged(q: float, noise: float, count: int) -> None:
     accountant = sampling._accountant()
     one = accountant.from_gaussian_mechanism(
-        noise, sampling_prob=q, value_discretization_interval=sampling._interval(noise, q, count)
+        noise, sampling_prob=q, value_discretization_interval=sampling._interval([Draws(noise, q, count)])
     )
     for name in ("_pmf_remove", "_pmf_add"):
         single, whole = (getattr(each, name).to_dense_pmf() for each in (one, one.self_compose(count)))

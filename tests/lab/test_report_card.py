@@ -182,6 +182,16 @@ def test_card_of_a_rehearsal_promises_nothing() -> None:
     assert "blurred by noise" not in page.text
 
 
+def test_card_says_what_the_questions_cost_by_themselves() -> None:
+    results = only(sample_models(), "curves")
+    assert "by themselves" not in card(results, "curves").text
+    results["privacy"]["epsilon_alone"] = 1.999
+    assert "by themselves" not in card(results, "curves").text
+    results["privacy"]["epsilon_alone"] = 1.75
+    text = card(results, "curves").text
+    assert "Its questions by themselves \u03b5 = 1.75 at the same \u03b4, if nothing else is ever asked" in text
+
+
 def test_card_of_shared_noise_speaks_of_the_sum() -> None:
     results = only(sample_models(), "curves")
     results["privacy"]["noise"] = "shared"

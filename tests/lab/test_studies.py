@@ -186,9 +186,10 @@ def test_a_broken_ledger_is_refused_before_anything_is_asked(tmp_path):
 def test_the_quote_is_what_a_run_then_spends(frames):
     study = ahh.open_study(STUDY)
     bill = ahh.quote(study, patients=())
-    spent = {partner["epsilon_study"] for partner in ahh.run(study, frames, seed=2).data["partners"]}
-    assert spent == {bill.total}
-    assert bill.total <= study.budget.epsilon
+    data = ahh.run(study, frames, seed=2).data
+    assert {partner["epsilon_study"] for partner in data["partners"]} == {bill.total}
+    assert bill.total == bill.alone == data["privacy"]["epsilon_alone"] <= study.budget.epsilon
+    assert "nothing else" not in str(bill)
 
 
 def test_expected_errors_shrink_with_the_cohort(frames):
