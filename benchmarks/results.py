@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from rich.table import Table
@@ -14,12 +14,16 @@ HEADS = {"auroc": "AUROC", "logloss": "log loss", "r2": "R2", "rmse": "RMSE"}
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trained model: its figures on the test patients, the first of which counts most; `partners` is how many are in it."""
+    """One trained model: its figures on the test patients, the first of which counts most; `partners` is how many are in it.
+
+    `split`: the number of the choice who trains and who tests.
+    """
 
     figures: Mapping[str, float]
     messages: int
     cpu_s: float
     partners: int
+    split: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,20 @@ class Row:
     def mean_partners(self) -> float:
         return statistics.fmean(run.partners for run in self.runs)
 
-    def to_json(self) -> dict[str, str | float | None]:
-        """Means over the seeds that gave a model, and the standard deviation of the first figure."""
+    def of_split(self, split: int) -> Row:
+        return replace(self, runs=tuple(replace(run, split=split) for run in self.runs))
+
+    def gain(self, pooled: Row) -> tuple[float, float] | None:
+        """By how much the first figure is above that of the pooled model, split by split: mean and standard error over splits."""
         first = self.figures[0]
+        of_splits = [{split: _mean(row, first, split) for split in {run.split for run in row.runs}} for row in (self, pooled)]
+        gains = [of_splits[0][split] - of_splits[1][split] for split in of_splits[0].keys() & of_splits[1].keys()]
+        return (statistics.fmean(gains), statistics.stdev(gains) / len(gains) ** 0.5) if len(gains) > 1 else None
+
+    def to_json(self, pooled: Row | None = None) -> dict[str, str | float | None]:
+        """Means over the runs that gave a model, the standard deviation of the first figure, and the gain over a pooled model."""
+        first = self.figures[0]
+        gain, error = (self.gain(pooled) if pooled else None) or (None, None)
         return {
             "set": self.set,
             "method": self.method,
@@ -68,12 +83,38 @@ class Row:
             "messages": self.mean_messages(),
             "cpu_s": self.mean_cpu_s(),
             f"{first}_sd": self.sd(first),
+            "gain": gain,
+            "gain_se": error,
         }
 
 
+def _mean(row: Row, figure: str, split: int) -> float:
+    return statistics.fmean(run.figures[figure] for run in row.runs if run.split == split)
+
+
+def joined(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one method at one epsilon, from several splits, as one row."""
+    found: dict[tuple[str, str, str, float | None, float | None], Row] = {}
+    for row in rows:
+        what = (row.set, row.method, row.mode, row.epsilon, row.delta)
+        before = found.get(what)
+        found[what] = row if before is None else replace(row, runs=before.runs + row.runs, failed=before.failed + row.failed)
+    return list(found.values())
+
+
 def shown(results: Sequence[Row]) -> list[Table]:
-    """A table for each kind of outcome, one line a row; ± is the standard deviation over seeds."""
+    """A table for each kind of outcome, one line a row; ± is the standard deviation over runs, of a gain the standard error."""
     return [_table(figures, list(rows)) for figures, rows in groupby(sorted(results, key=_kind), key=_kind)]
+
+
+def to_json(results: Sequence[Row]) -> list[dict[str, str | float | None]]:
+    """Every row, beside the pooled model of its set."""
+    pooled = _pooled(results)
+    return [row.to_json(pooled.get(row.set)) for row in results]
+
+
+def _pooled(results: Sequence[Row]) -> dict[str, Row]:
+    return {row.set: row for row in results if row.mode == "pooled"}
 
 
 def _kind(row: Row) -> tuple[str, ...]:
@@ -84,8 +125,9 @@ def _table(figures: tuple[str, ...], rows: Sequence[Row]) -> Table:
     table = Table(title="Models on patients they have not seen", title_justify="left")
     for name in ("set", "epsilon", "delta", "method", *(HEADS.get(figure, figure) for figure in figures)):
         table.add_column(name)
-    for name in ("messages", "CPU s", "partners", "runs"):
+    for name in ("over pooled", "messages", "CPU s", "partners", "runs"):
         table.add_column(name, justify="right")
+    pooled = _pooled(rows)
     for row in rows:
         table.add_row(
             row.set,
@@ -93,12 +135,18 @@ def _table(figures: tuple[str, ...], rows: Sequence[Row]) -> Table:
             "" if row.delta is None else f"{row.delta:g}",
             f"{row.method} (exact)" if row.mode == "exact" else row.method,
             *(_spread(row, figure) for figure in figures),
+            _gain(row, pooled.get(row.set)),
             f"{row.mean_messages():g}",
             f"{row.mean_cpu_s():.3f}",
             f"{row.mean_partners():.3g}",
             f"{len(row.runs)} of {len(row.runs) + row.failed}",
         )
     return table
+
+
+def _gain(row: Row, pooled: Row | None) -> str:
+    gain = row.gain(pooled) if pooled else None
+    return f"{gain[0]:+.4f} ± {gain[1]:.4f}" if gain else ""
 
 
 def _spread(row: Row, figure: str) -> str:

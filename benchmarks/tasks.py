@@ -73,10 +73,19 @@ class Task:
         return kept.keep(known)
 
 
-def prepare(data: DataSet) -> Task:
-    """Read a data set's tables.  Raises Misuse when its files are not there."""
+def prepare(data: DataSet, split: int = 0) -> Task:
+    """Read a data set's tables.  Every `split` has other patients to test on, save where the data come split.
+
+    Made-up patients are drawn anew; others get other keys, from which a study's folds are made.
+
+    Raises:
+        Misuse: when its files are not there.
+    """
     study = open_study(data.study)
-    frames = data.frames()
+    frames = data.frames() if data.drawn is None else data.drawn(split)
+    if split and data.drawn is None:
+        key = study.patient.key
+        frames = {name: frame.assign(**{key: f"{split}-" + frame[key].astype(str)}) for name, frame in frames.items()}
     return Task(data, study, {name: load_cohort(frames[name], study, name) for name in sorted(frames)})
 
 

