@@ -32,7 +32,11 @@ def load(data: bytes, form: str, keys: set[str]) -> dict[str, Any]:
 
 
 def table(data: bytes, form: str, keys: set[str]) -> dict[str, Any]:
-    """The same however it is spelled: the caller checks what it reads against `data` (`require_same`)."""
+    """The table that `data` spells in whatever way; who does not `load` compares what was read with `data` (`require_same`).
+
+    Raises:
+        Breach: when it is too large, no JSON, or has other keys or another `format`.
+    """
     if len(data) > LARGEST:
         raise Breach(f"a message of {len(data)} bytes is larger than {LARGEST}")
     try:

@@ -58,10 +58,10 @@ class Design:
     """Public: the columns of a model, in order, how values not known are treated, which pairs interact, which curve.
 
     `main`: the terms of the columns themselves, in the order of `terms_of`; `terms`: these, then products, then hats.
-    `measured`: where measured values stand in x.  `runs`: main terms that can be computed with at once.
+    `measured`: where measured values stand in x.  `runs`: all terms, in order.
 
     Raises:
-        Misuse: when an interaction or knots name a column that is no feature, or the same one twice.
+        Misuse: when a feature is given twice, or an interaction or knots name a column that is no feature, or the same one twice.
     """
 
     features: tuple[Column, ...]
@@ -75,6 +75,8 @@ class Design:
     lines: Lines = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if len(set(self.features)) < len(self.features):
+            raise Misuse("a feature is given twice: drop one of the two")
         for one, other in self.interactions:
             if one == other or one not in self.features or other not in self.features:
                 raise Misuse(f"the interaction of {one.name!r} and {other.name!r} is not between two of the features: name two")

@@ -147,10 +147,9 @@ def _cost(home: NodeHome, study: Study) -> Iterator[str]:
     yield from _item(
         f"epsilon {study.cost.epsilon(study.budget.delta):.3g} at delta {study.budget.delta:g}, for this study alone"
     )
-    if study.epsilon_alone < 0.995 * study.cost.epsilon(study.budget.delta):
-        yield from _item(
-            f"epsilon {study.epsilon_alone:.3g} if nothing else is ever asked of these patients: samples cost more beside it"
-        )
+    alone = study.epsilon_alone
+    if alone is not None:
+        yield from _item(f"epsilon {alone:.3g} if nothing else is ever asked of these patients: samples cost more beside it")
     try:
         whole, paid, budget = _books(home, study)
     except AhhError as error:

@@ -30,7 +30,7 @@ def bill(console: Console, quote: Quote) -> None:
     table.add_section()
     messages = str(sum(item.messages for item in quote.items))
     table.add_row("all together", "", messages, "", f"{quote.total:.3f} of {quote.epsilon:g}")
-    if quote.cheaper_alone:
+    if quote.alone is not None:
         table.caption = f"Epsilon {quote.alone:.3f} if nothing else is ever asked of these patients."
         table.caption_justify = "left"
     console.print(table)

@@ -23,17 +23,20 @@ def epsilon_alone(events: Iterable[Event], delta: float) -> float:
         Misuse: when there are sampled sums and the accountant is not installed.
     """
     paying = [event for event in events if not event.place]
-    spent = Spent.of(paying)
-    sampled = [event for event in paying if event.rate < RATE_ONE and event.sigma >= LEAST_NOISE * event.sensitivity]
+    spent, sampled = Spent.of(paying), [event for event in paying if _is_sampled(event)]
     if not sampled:
         return spent.epsilon(delta)
     draws = sorted(Draws(event.sigma / event.sensitivity, event.rate / RATE_ONE, event.count) for event in sampled)
-    mu_squared = sum((event.mu_squared for event in paying if event not in sampled), Fraction(0))
+    mu_squared = Spent.of(event for event in paying if not _is_sampled(event)).mu_squared
     if mu_squared:  # Gaussian releases compose to one, which is a draw in which everybody is
         draws.append(Draws((1 - 1e-12) / math.sqrt(mu_squared), 1.0, 1))
     slack = sum((event.grid_slack for event in paying), Fraction(0)) + ROUNDING * sum(1 + each.count for each in draws)
     losses = _composed(tuple(draws))
     return min(spent.epsilon(delta), covered(lambda left: float(losses.get_epsilon_for_delta(left)), slack, delta))
+
+
+def _is_sampled(event: Event) -> bool:
+    return event.rate < RATE_ONE and event.sigma >= LEAST_NOISE * event.sensitivity
 
 
 _composed = lru_cache(maxsize=64)(composed)

@@ -45,26 +45,22 @@ class Item:
 class Quote:
     """The bill: what each ask costs alone, and what all cost together at the study's delta.
 
-    `total`: what ledgers count.  `alone`: the same asks if nothing else is ever asked of these patients, less where sums are
-    sampled (docs/proofs/sampling.md, section 7).
+    `total`: what ledgers count.  `alone`: the same asks if nothing else is ever asked of these patients, where that is less
+    (docs/proofs/sampling.md, section 7).
     """
 
     study: str
     epsilon: float
     delta: float
     total: float
-    alone: float
+    alone: float | None
     items: tuple[Item, ...]
-
-    @property
-    def cheaper_alone(self) -> bool:
-        return self.alone < 0.995 * self.total
 
     def __str__(self) -> str:
         lines = [
             f"{self.study}: epsilon {self.total:.3g} of {self.epsilon:g} at delta {self.delta:g}, for one patient at one partner"
         ]
-        if self.cheaper_alone:
+        if self.alone is not None:
             lines.append(f"  epsilon {self.alone:.3g} if nothing else is ever asked of these patients")
         for item in self.items:
             asked = ", ".join(kind if times == 1 else f"{times} x {kind}" for kind, times in item.queries.items())

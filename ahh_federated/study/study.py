@@ -21,6 +21,7 @@ from ahh_federated.study.declarations import Case, Patient, fold_column, read_ca
 from ahh_federated.study.fields import Table
 
 LARGEST = 1 << 20  # bytes
+NOTICEABLY = 0.995
 MOST_PLANS = 40  # each takes a second to price
 MOST_ASKS = 500  # a data steward reads each; to price many takes time that whoever sends a study would not pay for
 
@@ -102,9 +103,13 @@ class Study:
         return Spent.of(event for ask in self.asks for event in self.events(ask))
 
     @property
-    def epsilon_alone(self) -> float:
-        """The epsilon of all asks at the study's delta if nothing else is ever asked: less than `cost` where sums are sampled."""
-        return epsilon_alone((event for ask in self.asks for event in self.events(ask)), self.budget.delta)
+    def epsilon_alone(self) -> float | None:
+        """The epsilon of all asks at the study's delta if nothing else is ever asked, where that is noticeably less than `cost`.
+
+        None otherwise, as where nothing is sampled.
+        """
+        alone = epsilon_alone((event for ask in self.asks for event in self.events(ask)), self.budget.delta)
+        return alone if alone < NOTICEABLY * self.cost.epsilon(self.budget.delta) else None
 
     def ask_epsilon(self, ask: Ask) -> float:
         """What an ask alone costs at the study's delta."""

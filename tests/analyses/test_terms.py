@@ -11,6 +11,7 @@ from ahh_federated.analyses.design import GRID, Design, Scale
 from ahh_federated.analyses.hats import Knots
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
+from ahh_federated.errors import Misuse
 from tests.laws.cohorts import plausible_cohort
 from tests.laws.registry import COMPLETE_CASES, CROSSED, CURVED, INDICATORS, scale
 
@@ -81,6 +82,12 @@ def test_a_run_has_equally_many_terms_of_each_of_its_columns() -> None:
         (slice(14, 16), columns[2:3]),
         (slice(16, 20), columns[3:]),
     ]
+
+
+def test_a_feature_given_twice_is_refused() -> None:
+    a, b = Numeric("a", 0.0, 1.0, "u"), Numeric("b", 0.0, 1.0, "u")
+    with pytest.raises(Misuse, match="a feature is given twice"):
+        Design((a, b, a))
 
 
 @every_design

@@ -66,6 +66,7 @@ def test_each_ask_says_what_leaves(ask: str, words: str, study: Study) -> None:
 def test_what_samples_cost_by_themselves_is_said(study: Study, tmp_path: Path) -> None:
     study = replace(study, asks=(study.ask("network"),))
     alone, delta = study.epsilon_alone, study.budget.delta
+    assert alone is not None
     assert 0.9 * study.cost.epsilon(delta) < alone < 0.995 * study.cost.epsilon(delta)
     home = NodeHome(tmp_path)  # without a ledger: what is left cannot be told
     said = f"epsilon {alone:.3g} if nothing else is ever asked of these patients"

@@ -108,6 +108,12 @@ def test_shares_that_sum_to_one_fit_the_budget_to_the_last(shares: list[float], 
     within_budget(parse_study(edited))
 
 
+def test_without_samples_nothing_is_cheaper_alone() -> None:
+    edited = content()
+    edited["ask"] = [{"id": "few", "analysis": "count", "by": ["sex"], "share": 0.1}]  # most of the budget is not asked for
+    assert parse_study(edited).epsilon_alone is None
+
+
 def test_a_smaller_share_means_more_noise() -> None:
     edited = content()
     edited["ask"][0]["share"] = STUDY.ask("children").share / 4
