@@ -21,7 +21,7 @@ from ahh_federated.study.declarations import Case, Patient, fold_column, read_ca
 from ahh_federated.study.fields import Table
 
 LARGEST = 1 << 20  # bytes
-NOTICEABLY = 0.995
+NOTICEABLY = 0.995  # of an epsilon: what is less by so little is rounding, not worth a line to anybody
 MOST_PLANS = 40  # each takes a second to price
 MOST_ASKS = 500  # a data steward reads each; to price many takes time that whoever sends a study would not pay for
 
