@@ -11,7 +11,7 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,10 +23,12 @@ from rich.table import Table
 from scipy.special import expit
 from threadpoolctl import threadpool_limits
 
+from ahh_federated.analyses.curves import AdditiveFit
 from ahh_federated.analyses.fit import Fit
 from ahh_federated.analyses.mixture import Mixture
 from ahh_federated.analyses.models import Model
 from ahh_federated.analyses.numbers import Z95
+from ahh_federated.analyses.prior import Part, before_scores
 from ahh_federated.core.cohorts import F64, Cohort
 from benchmarks import federated
 from benchmarks.federated import NotEnough
@@ -41,7 +43,9 @@ Change = tuple[str, Any]
 VARIANTS: Mapping[str, tuple[Change, ...]] = {
     SHIPPED: (),
     "x one normal": ((f"{CODE}.logistic.mixture", lambda mean, covariance, levels, skewness: Mixture.normal(mean, covariance)),),
-    "prior of variance 1": ((f"{CODE}.logistic.expected_variance", lambda phi, evidence, start: 1.0),),
+    "one prior for all slopes": ((f"{CODE}.logistic.parts_of", lambda standard: (Part(np.arange(1, len(standard.used)), 1.0),)),),
+    "prior that does not learn": ((f"{CODE}.logistic.expected_variances", lambda *_, parts: before_scores(parts)),),
+    "two scores": ((f"{CODE}.additive.ROUNDS", 2),),
     "first solution as it is": ((f"{CODE}.newton._STRONGEST", float("inf")),),
     "first solution at most 4": ((f"{CODE}.newton._STRONGEST", 4.0),),
 }
@@ -51,25 +55,26 @@ def rows(kind: Kind) -> Iterator[dict[str, Any]]:
     """A row for each analysis and variant: log loss beyond the least there is (nats), and calibration slope (1 is right).
 
     `held`, where straight lines are the truth and are fitted: for each feature its kind, and whether its interval holds.
+    `curves`: whether hats are in use.
     """
     world = World.of(kind)
     cohorts, fresh = world.partners(), world.people(FRESH, stream=1)
     judged = Cohort.of(fresh.columns, FRESH)
     least = _loss(fresh.risk, fresh.risk)
     for analysis in ANALYSES:
-        study = world.study(analysis)
         for variant, changes in VARIANTS.items():
             with ExitStack() as changed:
                 for target, value in changes:
                     changed.enter_context(patch(target, value))
                 try:
-                    model = federated.train(study, cohorts, kind.seed).model
+                    model = federated.train(world.study(analysis), cohorts, kind.seed).model
                 except NotEnough:
                     continue
             risk = expit(model.linear(judged))
             slope = calibration_slope(fresh.columns["y"], np.clip(risk, 1e-6, 1 - 1e-6))
             excess = _loss(fresh.risk, risk) - least
-            found = {"variant": variant, "excess": excess, "slope": slope, "held": _held(world, model)}
+            curves = isinstance(model, AdditiveFit) and model.choice.curves
+            found = {"variant": variant, "excess": excess, "slope": slope, "held": _held(world, model), "curves": curves}
             yield {**asdict(kind), "clear": kind.clear, "analysis": analysis, **found}
 
 
@@ -92,7 +97,7 @@ def losses(found: list[dict[str, Any]], of: str) -> Table:
     for name in ("analysis", "variant", "kinds", "excess", "less shipped", "worst, best", "slope 10 %, 50 %, 90 %"):
         table.add_column(name)
     kept = {(row["analysis"], row["variant"], row["seed"]): row for row in found}
-    for analysis in ANALYSES:
+    for analysis in dict.fromkeys(row["analysis"] for row in found):
         seeds = sorted({row["seed"] for row in found if row["analysis"] == analysis})
         shipped = np.array([kept[analysis, SHIPPED, seed]["excess"] for seed in seeds]) * 1e3
         for variant in VARIANTS:
@@ -125,16 +130,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.made_up", description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", type=int, default=200, help="how many kinds of patients")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first")
+    parser.add_argument("--bend", type=float, default=0.7, help="how far effects bend at most, where they do: 0.7, or 2 for far")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="models are so many times as strong: 1, or 0.125 for weak ones"
+    )
     parser.add_argument("--json", type=Path, help="where to write the rows")
     asked = parser.parse_args(arguments)
     found: list[dict[str, Any]] = []
     with threadpool_limits(1):
         for seed in track(range(asked.first, asked.first + asked.kinds), "kinds", console=Console(stderr=True)):
-            found += rows(Kind.drawn(seed))
+            kind = Kind.drawn(seed)
+            found += rows(replace(kind, bend=asked.bend, strength=kind.strength * asked.strength))
     clear = [row for row in found if row["clear"]]
+    curved = {row["seed"] for row in found if row["curves"]}
     for of, kept in (("all kinds", found), ("patients outnumber the noise", clear)):
         if kept:
             Console(width=140).print(losses(kept, of), intervals(kept, of))
+    if curved:
+        of = [row for row in found if row["analysis"] == "additive" and row["seed"] in curved]
+        Console(width=140).print(losses(of, "curves are fitted"))
     if asked.json is not None:
         asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0

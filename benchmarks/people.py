@@ -23,7 +23,9 @@ from benchmarks import federated
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`strength`: the variance of the true linear predictor; `events`: their share; `bent`: whether effects bend."""
+    """`strength`: the variance of the true linear predictor; `events`: their share; `bent`: whether effects bend, by up to `bend`
+    where they do.
+    """
 
     seed: int
     patients: int
@@ -33,6 +35,7 @@ class Kind:
     events: float
     epsilon: float
     bent: bool
+    bend: float = 0.7
 
     @property
     def clear(self) -> bool:
@@ -68,9 +71,9 @@ class Feature:
     slope: float
 
 
-def _feature(rng: np.random.Generator, bent: bool) -> Feature:
+def _feature(rng: np.random.Generator, most: float) -> Feature:
     kind = str(rng.choice(["skewed", "normal", "uniform", "rare", "common"], p=[0.3, 0.2, 0.15, 0.2, 0.15]))
-    bend = rng.uniform(-0.7, 0.7) * bent
+    bend = rng.uniform(-most, most)
     if kind in ("rare", "common"):
         return _level(kind, rng.uniform(0.01, 0.08) if kind == "rare" else rng.uniform(0.2, 0.6))
     low, high, centre, spread = {"skewed": (0, 10, 1.38, 1.3), "normal": (-5, 5, 0.0, 1.0), "uniform": (0, 10, 5.0, 2.9)}[kind]
@@ -122,7 +125,7 @@ class World:
     @staticmethod
     def of(kind: Kind) -> World:
         rng = np.random.default_rng([2, kind.seed])
-        features = tuple(_feature(rng, kind.bent) for _ in range(kind.features))
+        features = tuple(_feature(rng, kind.bend * kind.bent) for _ in range(kind.features))
         together, raw = rng.uniform(-0.6, 0.6, kind.features), rng.normal(size=kind.features)
         _, effects = _drawn(features, together, rng, 50_000)
         slopes = raw * (kind.strength / float((effects @ raw).var())) ** 0.5

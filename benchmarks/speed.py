@@ -51,6 +51,7 @@ class Sizes:
     step: int = 1_000_000
     gradient: int = 100_000
     training: int = 20_000
+    sets: tuple[str, ...] = ("nutrition20k", "adult")
     memory: tuple[int, ...] = MEMORY_SIZES
     repeats: int = 5
 
@@ -151,19 +152,19 @@ def training_ratio(patients: int, features: int, partners: int, repeats: int) ->
     return _against_opacus(f"{patients:,} x {features}", sites, studies, cohorts, repeats)
 
 
-def adult_ratio(together: bool, repeats: int) -> list[Figure]:
-    """The same of the data set `adult`, with its partners or with all its people at one.
+def set_ratio(name: str, together: bool, repeats: int) -> list[Figure]:
+    """The same of a data set, with its partners or with all its patients at one.
 
     Raises:
         Misuse: when its files are not there.
     """
     from benchmarks import baselines
 
-    task = prepare(data_set("adult"))
+    task = prepare(data_set(name))
     cohorts = {"everybody": pooled(task.training())} if together else task.training()
     sites = [baselines.site(task.features(each), task.outcome(each), 1.0, task.data.delta) for each in cohorts.values()]
     studies = {analysis: task.only_training(1.0, task.data.delta, len(cohorts), {"analysis": analysis}) for analysis in ANALYSES}
-    return _against_opacus("adult", sites, studies, cohorts, repeats)
+    return _against_opacus(name, sites, studies, cohorts, repeats)
 
 
 def _against_opacus(
@@ -282,17 +283,17 @@ def measure(sizes: Sizes) -> list[Figure]:
             *(figure for batch in BATCHES for figure in opacus_ratio(sizes.gradient, 30, sizes.repeats, batch)),
             *training_ratio(sizes.training, 20, 1, sizes.repeats),
             *training_ratio(sizes.training, 20, 8, sizes.repeats),
-            *_adult(sizes.repeats),
+            *(figure for name in sizes.sets for figure in _set(name, sizes.repeats)),
             *network_ratios(sizes.training, 20, 4, sizes.repeats),
             *memory(sizes.memory),
         ]
 
 
-def _adult(repeats: int) -> list[Figure]:
+def _set(name: str, repeats: int) -> list[Figure]:
     try:
-        return [figure for together in (True, False) for figure in adult_ratio(together, repeats)]
+        return [figure for together in (True, False) for figure in set_ratio(name, together, repeats)]
     except Misuse as missing:
-        Console(stderr=True).print(f"adult is left out: {missing}")
+        Console(stderr=True).print(f"{name} is left out: {missing}")
         return []
 
 
@@ -310,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; the ratios mean little")
     asked = parser.parse_args(arguments)
-    sizes = Sizes(20_000, 5_000, 2_000, (20_000, 100_000), 1) if asked.quick else Sizes()
+    sizes = Sizes(20_000, 5_000, 2_000, ("nutrition2k",), (20_000, 100_000), 1) if asked.quick else Sizes()
     figures = measure(sizes)
     Console(width=140).print(shown(figures))
     if asked.json is not None:

@@ -22,7 +22,7 @@ from ahh_federated.analyses.design import LEAST_SPREAD, Design, Scale
 from ahh_federated.analyses.gaussian import CrossSums, Residuals
 from ahh_federated.analyses.linear_fit import Counted, LinearFit, Target
 from ahh_federated.analyses.models import Equation, Family
-from ahh_federated.analyses.newton import RIDGE, WIDE_VARIANCE, combine, prior, solve
+from ahh_federated.analyses.newton import RIDGE, WIDE_VARIANCE, combine, solve
 from ahh_federated.analyses.numbers import Number, number
 from ahh_federated.analyses.opening import COMPLETE, KIND, opening
 from ahh_federated.analyses.quadratic import Quadratic, evidence_of
@@ -121,7 +121,7 @@ class Linear:
 
     def _step(self, rounds: Rounds, standard: Standard, variance: float, start: F64) -> F64:
         phi, first, scores = evidence_of(rounds, standard, variance)
-        variances = np.full(len(start), math.inf) if self.exact else prior(len(start), _EXPLAINED, 1.0)
+        variances = np.full(len(start), math.inf) if self.exact else _prior(len(start))
         combined, beta = combine(phi, first, scores, start), start
         for _ in range(_PASSES):  # the Gram matrix's noise weighs by how far the solution lies from the evidence
             noise = combined.variance + phi.carried(beta - combined.at)
@@ -160,6 +160,11 @@ class Linear:
             rounds=rounds.count,
         )
         return Solved(fit, full(phi.mean), choice)
+
+
+def _prior(width: int) -> F64:
+    """The prior variance of each coefficient: together the slopes explain half of the outcome's."""
+    return np.array([1.0, *[_EXPLAINED / max(width - 1, 1)] * (width - 1)])
 
 
 def _residual_variance(rounds: Rounds, standard: Standard) -> tuple[float, float]:

@@ -31,13 +31,12 @@ from ahh_federated.analyses.newton import (
     Moments,
     Surrogate,
     combine,
-    expected_variance,
     moderate,
     moments_of,
-    prior,
     solve,
 )
 from ahh_federated.analyses.opening import COMPLETE, KIND, opening
+from ahh_federated.analyses.prior import before_scores, expected_variances, parts_of, variances
 from ahh_federated.analyses.rounds import Rounds, Solved, first_lines, scale_of, score_shares, second, whole
 from ahh_federated.analyses.scaling import Standard, rounded, standardise
 from ahh_federated.analyses.skewness import skewness
@@ -205,11 +204,13 @@ def _skewness(rounds: Rounds, standard: Standard, moments: Moments) -> dict[int,
 
 def _step(rounds: Rounds, standard: Standard, beta: F64 | None) -> F64:
     phi, first, scores = _evidence(rounds, standard)
+    parts = parts_of(standard)
     if beta is None:
         evidence = combine(phi, first, [], first.beta)
-        return moderate(phi, solve(phi, evidence, prior(len(first.beta)), first.beta), float(expit(first.beta[0])))
+        solved = solve(phi, evidence, variances(parts, before_scores(parts)), first.beta)
+        return moderate(phi, solved, float(expit(first.beta[0])))
     evidence = combine(phi, first, scores, beta)
-    return solve(phi, evidence, prior(len(beta), expected_variance(phi, evidence, beta)), beta)
+    return solve(phi, evidence, variances(parts, expected_variances(phi, evidence, beta, parts=parts)), beta)
 
 
 def _spread(moments: Moments, beta: F64) -> tuple[float, float]:

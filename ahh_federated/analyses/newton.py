@@ -203,22 +203,6 @@ def _weights(phi: Objective, kappa: float, evidence: list[Evidence], beta: F64) 
     return np.asarray(precision / precision.sum())
 
 
-def prior(width: int, variance: float = 1.0, intercept: float = 9.0) -> F64:
-    """The prior variance of each coefficient: together the slopes give the linear predictor this variance."""
-    return np.array([intercept, *[variance / max(width - 1, 1)] * (width - 1)])
-
-
-def expected_variance(phi: Surrogate, evidence: Combined, start: F64) -> float:
-    """What a prior gives the linear predictor: 1, or what the evidence shows if that is more (docs/dp-newton.md, section 6).
-
-    An unshrunk solution b has b'S b = the true value + tr(S V), about, on average; V is its covariance.
-    """
-    b = solve(phi, evidence, np.full(len(start), WIDE_VARIANCE), start)
-    inverse = np.linalg.inv(phi.hessian(b) + RIDGE * phi.n * np.eye(len(b)))
-    spread = phi.moments.covariance @ (inverse + evidence.variance * inverse @ inverse)
-    return max(1.0, float(b @ phi.moments.covariance @ b - np.trace(spread)))
-
-
 def moderate(phi: Surrogate, beta: F64, share: float) -> F64:
     """The first solution, its linear predictor's variance cut to 8 and its intercept set so that `share` of patients are events.
 

@@ -40,7 +40,7 @@ class Standard:
     """A scale, the prior Gram matrix E[x x'] of the coordinates in use, and the released number of patients.
 
     `used`: which coordinates of x are in use, rising; hats that are switched off are not.  `levels`: of each column, those that
-    have a coordinate of their own.  `measured`: where measured columns stand.
+    have a coordinate of their own.  `measured`: where measured columns stand.  `hats`: where hats do, among those in use.
     """
 
     scale: Scale
@@ -49,6 +49,7 @@ class Standard:
     used: NDArray[np.int64]
     levels: tuple[tuple[Level, ...], ...]
     measured: tuple[int, ...]
+    hats: tuple[int, ...]
 
     @property
     def width(self) -> int:
@@ -90,7 +91,8 @@ def standardise(design: Design, total: Pooled, *, curves: bool = True, exact: bo
     for block in joint:
         gram[np.ix_(block.at, block.at)] = block.moments
     used = np.array([0, *(j for j, term in enumerate(design.terms, start=1) if curves or term.knot is None)])
-    return Standard(scale, gram[np.ix_(used, used)], n, used, _levels(design, scale), design.measured)
+    hats = tuple(j for j, term in enumerate(design.terms, start=1) if curves and term.knot is not None)
+    return Standard(scale, gram[np.ix_(used, used)], n, used, _levels(design, scale), design.measured, hats)
 
 
 def _levels(design: Design, scale: Scale) -> tuple[tuple[Level, ...], ...]:

@@ -46,5 +46,13 @@ def test_variants_change_what_they_name() -> None:
     strong = replace(KIND, strength=8.0, patients=20_000, events=0.05)
     rows = {row["variant"]: row for row in made_up.rows(strong) if row["analysis"] == "logistic"}
     shipped = rows[made_up.SHIPPED]["excess"]
-    assert all(abs(rows[variant]["excess"] - shipped) > 1e-9 for variant in ("x one normal", "prior of variance 1"))
+    assert all(abs(rows[variant]["excess"] - shipped) > 1e-9 for variant in ("x one normal", "prior that does not learn"))
     assert len(rows[made_up.SHIPPED]["held"]) == 6
+
+
+def test_curves_have_a_prior_of_their_own() -> None:
+    """Straight lines are the truth: with one prior for all slopes, curves would bend with the noise."""
+    plenty = replace(KIND, patients=20_000, partners=1)
+    rows = {row["variant"]: row for row in made_up.rows(plenty) if row["analysis"] == "additive"}
+    assert all(row["curves"] for row in rows.values())
+    assert rows[made_up.SHIPPED]["excess"] < rows["one prior for all slopes"]["excess"]

@@ -40,9 +40,10 @@ def test_ratios_against_opacus_are_measured() -> None:
     pytest.importorskip("opacus", reason="needs opacus: install the extra `neural`")
     (gradient,) = speed.opacus_ratio(500, 4, 1, 64)
     training = speed.training_ratio(1_000, 4, 1, 1)
+    children = speed.set_ratio("nutrition2k", together=True, repeats=1)
     assert gradient.value > 1
-    assert len(training) == 4
-    assert all(figure.value > 1 for figure in training)
+    assert len(training) == len(children) == 4
+    assert all(figure.value > 1 for figure in (*training, *children))
 
 
 @pytest.fixture
