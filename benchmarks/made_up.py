@@ -147,8 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
         if kept:
             Console(width=140).print(losses(kept, of), intervals(kept, of))
     if curved:
-        of = [row for row in found if row["analysis"] == "additive" and row["seed"] in curved]
-        Console(width=140).print(losses(of, "curves are fitted"))
+        additive = [row for row in found if row["analysis"] == "additive" and row["seed"] in curved]
+        Console(width=140).print(losses(additive, "curves are fitted"))
     if asked.json is not None:
         asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0

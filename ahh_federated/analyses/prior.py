@@ -42,9 +42,8 @@ class Part:
 def parts_of(standard: Standard) -> tuple[Part, ...]:
     """What does not bend (levels, straight lines and products), and hats; of those that are in use."""
     slopes, hats = np.arange(1, len(standard.used)), np.array(standard.hats, dtype=np.int64)
-    if len(hats) == 0:
-        return (Part(slopes, _ALONE),)
-    return Part(np.setdiff1d(slopes, hats), _LINES), Part(hats, _HATS)
+    parts = Part(np.setdiff1d(slopes, hats), _LINES if len(hats) else _ALONE), Part(hats, _HATS)
+    return tuple(part for part in parts if len(part.at))
 
 
 def before_scores(parts: Sequence[Part]) -> list[float]:

@@ -80,6 +80,7 @@ def test_lines_and_hats_are_each_known_to_be_as_strong_as_they_are(lines: float,
 
 def test_slopes_of_a_part_share_its_variance() -> None:
     assert variances((LINES, HATS), [3.0, 2.0]) == pytest.approx([9.0, 1, 1, 1, 0.4, 0.4, 0.4, 0.4, 0.4])
+    assert variances((), []) == pytest.approx([9.0])
     assert variances((LINES, HATS), before_scores((LINES, HATS))) == pytest.approx([9.0, *[1 / 6] * 3, *[0.05] * 5])
 
 
