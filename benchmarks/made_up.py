@@ -1,6 +1,7 @@
-"""Patients who are made up, of many kinds: what the constants of `logistic` and `additive` were chosen on, and can be checked on.
+"""Patients who are made up, of many kinds: what the constants of regressions and curves were chosen on, and can be checked on.
 
 python -m benchmarks.made_up --kinds 200 --json FILE
+python -m benchmarks.made_up --kinds 200 --measured
 
 The truth is known (benchmarks/people.py), so a model's loss can be told from the least there is.
 """
@@ -25,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from ahh_federated.analyses.curves import AdditiveFit
 from ahh_federated.analyses.fit import Fit
+from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.mixture import Mixture
 from ahh_federated.analyses.models import Model
 from ahh_federated.analyses.numbers import Z95
@@ -33,14 +35,13 @@ from ahh_federated.core.cohorts import F64, Cohort
 from benchmarks import federated
 from benchmarks.federated import NotEnough
 from benchmarks.metrics import calibration_slope
-from benchmarks.people import Kind, World
+from benchmarks.people import Kind, People, World
 
-ANALYSES = ("logistic", "additive")
 SHIPPED = "shipped"
 FRESH = 20_000  # patients a model is judged on
 CODE = "ahh_federated.analyses"
 Change = tuple[str, Any]
-VARIANTS: Mapping[str, tuple[Change, ...]] = {
+RISKS: Mapping[str, tuple[Change, ...]] = {
     SHIPPED: (),
     "x one normal": ((f"{CODE}.logistic.mixture", lambda mean, covariance, levels, skewness: Mixture.normal(mean, covariance)),),
     "one prior for all slopes": ((f"{CODE}.logistic.parts_of", lambda standard: (Part(np.arange(1, len(standard.used)), 1.0),)),),
@@ -49,10 +50,25 @@ VARIANTS: Mapping[str, tuple[Change, ...]] = {
     "first solution as it is": ((f"{CODE}.newton._STRONGEST", float("inf")),),
     "first solution at most 4": ((f"{CODE}.newton._STRONGEST", 4.0),),
 }
+MEASURED: Mapping[str, tuple[Change, ...]] = {
+    SHIPPED: (),
+    "one prior for all slopes": ((f"{CODE}.linear._prior", lambda standard: _one_prior(len(standard.used))),),
+}
+
+
+def _one_prior(width: int) -> F64:
+    return np.array([1.0, *[0.5 / (width - 1)] * (width - 1)])
+
+
+def asked(kind: Kind) -> tuple[tuple[str, str], Mapping[str, tuple[Change, ...]]]:
+    """The analyses and the variants that go with an outcome."""
+    return (("linear", "additive"), MEASURED) if kind.measured else (("logistic", "additive"), RISKS)
 
 
 def rows(kind: Kind) -> Iterator[dict[str, Any]]:
     """A row for each analysis and variant: log loss beyond the least there is (nats), and calibration slope (1 is right).
+
+    The log loss of a measured outcome is that of normal residuals of variance one: half the squared error of what is expected.
 
     `held`, where straight lines are the truth and are fitted: for each feature its kind, and whether its interval holds.
     `curves`: whether hats are in use.
@@ -60,9 +76,9 @@ def rows(kind: Kind) -> Iterator[dict[str, Any]]:
     world = World.of(kind)
     cohorts, fresh = world.partners(), world.people(FRESH, stream=1)
     judged = Cohort.of(fresh.columns, FRESH)
-    least = _loss(fresh.risk, fresh.risk)
-    for analysis in ANALYSES:
-        for variant, changes in VARIANTS.items():
+    analyses, variants = asked(kind)
+    for analysis in analyses:
+        for variant, changes in variants.items():
             with ExitStack() as changed:
                 for target, value in changes:
                     changed.enter_context(patch(target, value))
@@ -70,16 +86,25 @@ def rows(kind: Kind) -> Iterator[dict[str, Any]]:
                     model = federated.train(world.study(analysis), cohorts, kind.seed).model
                 except NotEnough:
                     continue
-            risk = expit(model.linear(judged))
-            slope = calibration_slope(fresh.columns["y"], np.clip(risk, 1e-6, 1 - 1e-6))
-            excess = _loss(fresh.risk, risk) - least
+            excess, slope = (_of_values if kind.measured else _of_risks)(fresh, model.linear(judged))
             curves = isinstance(model, AdditiveFit) and model.choice.curves
             found = {"variant": variant, "excess": excess, "slope": slope, "held": _held(world, model), "curves": curves}
             yield {**asdict(kind), "clear": kind.clear, "analysis": analysis, **found}
 
 
+def _of_risks(fresh: People, log_odds: F64) -> tuple[float, float]:
+    risk = expit(log_odds)
+    excess = _loss(fresh.expected, risk) - _loss(fresh.expected, fresh.expected)
+    return excess, calibration_slope(fresh.columns["y"], np.clip(risk, 1e-6, 1 - 1e-6))
+
+
+def _of_values(fresh: People, values: F64) -> tuple[float, float]:
+    (variance, covariance), _ = np.cov(values, fresh.columns["y"])
+    return float(np.mean((values - fresh.expected) ** 2)) / 2, float(covariance / max(variance, 1e-12))
+
+
 def _held(world: World, model: Model) -> list[tuple[str, bool]]:
-    if world.kind.bent or not isinstance(model, Fit):
+    if world.kind.bent or not isinstance(model, Fit | LinearFit):
         return []
     error = np.abs(model.coefficients()[1:] - world.truth())
     held = error < Z95 * np.hypot(*model.standard_errors())[1:]
@@ -100,7 +125,7 @@ def losses(found: list[dict[str, Any]], of: str) -> Table:
     for analysis in dict.fromkeys(row["analysis"] for row in found):
         seeds = sorted({row["seed"] for row in found if row["analysis"] == analysis})
         shipped = np.array([kept[analysis, SHIPPED, seed]["excess"] for seed in seeds]) * 1e3
-        for variant in VARIANTS:
+        for variant in dict.fromkeys(row["variant"] for row in found):
             mine = [kept[analysis, variant, seed] for seed in seeds]
             excess = np.array([row["excess"] for row in mine]) * 1e3
             less = excess - shipped
@@ -114,12 +139,12 @@ def losses(found: list[dict[str, Any]], of: str) -> Table:
 
 
 def intervals(found: list[dict[str, Any]], of: str) -> Table:
-    """Shares of 95 % intervals of `logistic` that hold the truth, by what a feature is."""
+    """Shares of 95 % intervals of straight lines that hold the truth, by what a feature is."""
     table = Table(title=f"Made-up patients, {of}: intervals that hold the truth", title_justify="left")
     kinds = ("all", "normal", "uniform", "skewed", "common", "rare")
     for name in ("variant", "intervals", *kinds):
         table.add_column(name)
-    for variant in VARIANTS:
+    for variant in dict.fromkeys(row["variant"] for row in found):
         held = [each for row in found if row["variant"] == variant for each in row["held"]]
         shares = [[hit for kind, hit in held if name in (kind, "all")] for name in kinds]
         table.add_row(variant, str(len(held)), *(f"{np.mean(share):.3f}" if share else "" for share in shares))
@@ -134,13 +159,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--strength", type=float, default=1.0, help="models are so many times as strong: 1, or 0.125 for weak ones"
     )
+    parser.add_argument("--measured", action="store_true", help="measured outcomes, and not such of two levels")
     parser.add_argument("--json", type=Path, help="where to write the rows")
-    asked = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
     found: list[dict[str, Any]] = []
     with threadpool_limits(1):
-        for seed in track(range(asked.first, asked.first + asked.kinds), "kinds", console=Console(stderr=True)):
+        for seed in track(range(given.first, given.first + given.kinds), "kinds", console=Console(stderr=True)):
             kind = Kind.drawn(seed)
-            found += rows(replace(kind, bend=asked.bend, strength=kind.strength * asked.strength))
+            strength = kind.strength * given.strength
+            found += rows(replace(kind, bend=given.bend, strength=strength, measured=given.measured))
     clear = [row for row in found if row["clear"]]
     curved = {row["seed"] for row in found if row["curves"]}
     for of, kept in (("all kinds", found), ("patients outnumber the noise", clear)):
@@ -149,8 +176,8 @@ def main(arguments: list[str] | None = None) -> int:
     if curved:
         additive = [row for row in found if row["analysis"] == "additive" and row["seed"] in curved]
         Console(width=140).print(losses(additive, "curves are fitted"))
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if given.json is not None:
+        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -1,7 +1,8 @@
 """Patients who are made up, of many kinds, with a known truth.
 
 A kind is drawn at random: how many patients, partners and features, which of these are skewed or rare, how strong the
-model is, how many events, and epsilon.
+model is, how many events, and epsilon.  The outcome has two levels, or is measured: then what no feature tells has a
+variance of one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from benchmarks import federated
 @dataclass(frozen=True, slots=True)
 class Kind:
     """`strength`: the variance of the true linear predictor; `events`: their share; `bent`: whether effects bend, by up to `bend`
-    where they do.
+    where they do; `measured`: the outcome, which else has two levels.
     """
 
     seed: int
@@ -36,6 +37,7 @@ class Kind:
     epsilon: float
     bent: bool
     bend: float = 0.7
+    measured: bool = False
 
     @property
     def clear(self) -> bool:
@@ -106,10 +108,10 @@ def _drawn(features: tuple[Feature, ...], together: F64, rng: np.random.Generato
 
 @dataclass(frozen=True, slots=True)
 class People:
-    """Patients of one kind: columns by name, and the true risk of each, shape (patients,)."""
+    """Patients of one kind: columns by name, and the expected outcome of each (a risk, or a value), shape (patients,)."""
 
     columns: Mapping[str, F64]
-    risk: F64
+    expected: F64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +131,8 @@ class World:
         together, raw = rng.uniform(-0.6, 0.6, kind.features), rng.normal(size=kind.features)
         _, effects = _drawn(features, together, rng, 50_000)
         slopes = raw * (kind.strength / float((effects @ raw).var())) ** 0.5
+        if kind.measured:
+            return World(kind, features, together, slopes, 0.0)
         eta = effects @ slopes
         intercept = brentq(lambda at: float(expit(eta + at).mean()) - kind.events, -50, 50)
         return World(kind, features, together, slopes, intercept)
@@ -140,8 +144,16 @@ class World:
     def people(self, patients: int, stream: int) -> People:
         rng = np.random.default_rng([3, self.kind.seed, stream])
         columns, effects = _drawn(self.features, self.together, rng, patients)
-        risk = expit(effects @ self.slopes + self.intercept)
+        linear = effects @ self.slopes + self.intercept
+        if self.kind.measured:
+            return People({**columns, "y": np.clip(linear + rng.normal(size=patients), -self.reach, self.reach)}, linear)
+        risk = expit(linear)
         return People({**columns, "y": (rng.random(patients) < risk).astype(np.float64)}, risk)
+
+    @property
+    def reach(self) -> float:
+        """Of a measured outcome's range: six of its standard deviations."""
+        return 6 * (1 + self.kind.strength) ** 0.5
 
     def partners(self) -> dict[str, Cohort]:
         """The patients who train, at partners of unequal size."""
@@ -157,5 +169,6 @@ class World:
     def study(self, analysis: str) -> Study:
         columns = {f"x{j}": dict(feature.column) for j, feature in enumerate(self.features)}
         ask = {"analysis": analysis, "outcome": "y", "features": list(columns)}
-        columns["y"] = {"levels": ["no", "yes"]}
+        measured = {"range": [-self.reach, self.reach], "unit": "units"}
+        columns["y"] = measured if self.kind.measured else {"levels": ["no", "yes"]}
         return federated.one_model("Made up", columns, ask, Budget(self.kind.epsilon, 1e-6))

@@ -52,7 +52,7 @@ def _line(design: Design, scale: Scale, j: int) -> tuple[float, float]:
 
 
 def clip(column: Numeric, scale: Scale, j: int) -> list[float]:
-    """Values beyond four spreads of the centre of term j, or outside the public range, count as these."""
+    """Values beyond eight spreads of the centre of term j, or outside the public range, count as these."""
     centre, spread = scale.centre[j], scale.spread[j]
     if scale.exact:
         return [column.low, column.high]

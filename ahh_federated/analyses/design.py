@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahh_federated.analyses.hats import Knots
-from ahh_federated.analyses.terms import LIMIT, Lines, Term, by_column
+from ahh_federated.analyses.terms import PRODUCT_LIMIT, Lines, Term, by_column
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.errors import Misuse
@@ -199,13 +199,13 @@ class Scale:
     def predictor(self, x: F64, beta: F64) -> F64:
         """x'beta, shape (patients,); exact integer arithmetic on beta rounded to a public power of two.
 
-        No coordinate exceeds 15, so a partial sum is at most 15/4 * 2**51 + 15 * 2**15 * width: below 2**53 up to a width of
-        2**30, and exact.
+        No coordinate exceeds 15, so a partial sum is at most 2**52 + 15 * 2**15 * width: below 2**53 up to a width of 2**30,
+        and exact.
         """
         if self.exact:
             return np.asarray(beta @ x)
-        reach = LIMIT * GRID * max(float(np.abs(beta).sum()), 1.0)
-        scale = 2.0 ** math.floor(51 - math.log2(reach))
+        reach = PRODUCT_LIMIT * GRID * max(float(np.abs(beta).sum()), 1.0)
+        scale = 2.0 ** math.floor(52 - math.log2(reach))
         return np.asarray((np.round(beta * scale) @ x) / (scale * self.unit))
 
 

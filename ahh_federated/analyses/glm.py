@@ -29,7 +29,7 @@ from scipy.special import expit
 
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.onehot import one_hot
-from ahh_federated.analyses.terms import LIMIT
+from ahh_federated.analyses.skewness import TAIL
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.core.queries import Parameters
@@ -163,10 +163,10 @@ class Gram(Scaled):
 
 @dataclass(frozen=True, slots=True)
 class ClassSums(Scaled):
-    """sum w x over patients with the event, then over those without; then LEAN w x|x|/4 of each measured column.
+    """sum w x over patients with the event, then over those without; then LEAN w z|z|/4 of each measured column, z = x cut at 4.
 
-    Bound R sqrt(1 + LEAN**2): one of the halves is zero, the other w x; and |x| <= 4 makes |x|x|/4| <= |x|, so the last part is
-    at most LEAN w ||x||.
+    Bound R sqrt(1 + LEAN**2): one of the halves is zero, the other w x; and |z| <= 4 makes |z|z|/4| <= |z| <= |x|, so the last
+    part is at most LEAN w ||x||.
     """
 
     kind: ClassVar[str] = "glm.classes/2"
@@ -188,8 +188,9 @@ class ClassSums(Scaled):
         rows = np.empty((self.width, len(y)))
         np.multiply(x, weight * y, out=rows[:width])
         np.multiply(x, weight * (1 - y), out=rows[width : 2 * width])
-        values = x[list(self.design.measured)]
-        np.multiply(values * np.abs(values), weight * (LEAN / LIMIT / self.scale.unit), out=rows[2 * width :])
+        tail = TAIL * self.scale.unit
+        z = np.clip(x[list(self.design.measured)], -tail, tail)
+        np.multiply(z * np.abs(z), weight * (LEAN / tail), out=rows[2 * width :])
         return rows.T
 
 

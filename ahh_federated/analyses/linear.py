@@ -26,17 +26,17 @@ from ahh_federated.analyses.newton import RIDGE, WIDE_VARIANCE, combine, solve
 from ahh_federated.analyses.numbers import Number, number
 from ahh_federated.analyses.opening import COMPLETE, KIND, opening
 from ahh_federated.analyses.quadratic import Quadratic, evidence_of
+from ahh_federated.analyses.reach import outcome_reach, residual_reaches
 from ahh_federated.analyses.rounds import Rounds, Solved, first_lines, scale_of, score_shares, second, whole
 from ahh_federated.analyses.scaling import FEWEST, Standard, outcome_scale, rounded, standardise
-from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column, Numeric
 from ahh_federated.core.programs import Line, Program, numbers
 from ahh_federated.core.queries import Parameters, Query, Stack, joined
 from ahh_federated.errors import Breach
 
-_EXPLAINED = 0.5  # the part of the outcome's variance that the prior gives to the linear predictor
-_REACH = 3.0  # where residuals are clipped before their variance is known, in spreads of the outcome; then LIMIT of theirs
+_EXPLAINED = 0.5  # the part of the outcome's variance that the prior gives to what does not bend
+_BENT = 0.125  # the part it gives to hats
 _PASSES = 3
 _SECOND = joined(CrossSums.kind, glm.Gram.kind)
 _LEAST_VARIANCE = 0.01  # of the residuals, as a part of the outcome's
@@ -75,7 +75,7 @@ class Linear:
 
     def schedule(self) -> Sequence[Line]:
         shares = score_shares(self.rounds)
-        first = first_lines(self.design, self.outcome, self._second(Scale.plain(self.design), 0.0, 1.0))
+        first = first_lines(self.design, self.outcome, self._second(Scale.plain(self.design), 0.0, 1.0, 1.0))
         return [*first, *(Line(Residuals.kind, self.design.width + 1, share) for share in shares)]
 
     def query(self, kind: str, parameters: Parameters) -> Query:
@@ -86,14 +86,15 @@ class Linear:
         scale = scale_of(parameters, self.design, exact=self.exact)
         (centre,) = numbers(parameters, "outcome_centre", 1)
         (spread,) = numbers(parameters, "outcome_spread", 1, least=LEAST_SPREAD)
-        if kind == _SECOND:
-            return self._second(scale, centre, spread)
-        beta = tuple(numbers(parameters, "beta", self.design.width))
         (reach,) = numbers(parameters, "reach", 1, least=LEAST_SPREAD)
-        return Residuals(self.design, self.outcome, scale, centre, spread, beta, reach)
+        if kind == _SECOND:
+            return self._second(scale, centre, spread, reach)
+        beta = tuple(numbers(parameters, "beta", self.design.width))
+        (square_reach,) = numbers(parameters, "square_reach", 1, least=LEAST_SPREAD)
+        return Residuals(self.design, self.outcome, scale, centre, spread, beta, reach, square_reach)
 
-    def _second(self, scale: Scale, centre: float, spread: float) -> Stack:
-        return second(CrossSums(self.design, self.outcome, scale, centre, spread))
+    def _second(self, scale: Scale, centre: float, spread: float, reach: float) -> Stack:
+        return second(CrossSums(self.design, self.outcome, scale, centre, spread, reach))
 
     def program(self) -> Program:
         solved: Solved = yield from self.solved()
@@ -107,21 +108,22 @@ class Linear:
         standard = standardise(self.design, rounds.moments, curves=choice.curves, exact=self.exact)
         centre, spread = outcome_scale(rounds.moments, exact=self.exact)
         shared = (self.design, self.outcome, standard.scale)
-        rounds.asked.append((yield self._second(standard.scale, centre, spread)))
-        beta, reach = self._step(rounds, standard, 1 - _EXPLAINED, np.zeros(len(standard.used))), _REACH
-        for _ in range(self.rounds):
+        reach = 1.0 if self.exact else outcome_reach(rounds, standard, centre, spread)
+        rounds.asked.append((yield self._second(standard.scale, centre, spread, reach)))
+        variance, error = 1 - _EXPLAINED, math.inf
+        beta = self._step(rounds, standard, variance, np.zeros(len(standard.used)))
+        for share in score_shares(self.rounds):
             asked = beta if self.exact else np.array(rounded(beta))
-            reach = 1.0 if self.exact else rounded(np.array(reach))[0]
+            reaches = (1.0, 1.0) if self.exact else residual_reaches(rounds, standard, spread, share, variance, error)
             sent = tuple(whole(asked, standard, self.design.width))
-            rounds.scored.append((asked, (yield Residuals(*shared, centre, spread, sent, reach))))
+            rounds.scored.append((asked, (yield Residuals(*shared, centre, spread, sent, *reaches))))
             variance, error = _residual_variance(rounds, standard)
             beta = self._step(rounds, standard, variance, asked)
-            reach = min(_REACH, LIMIT * math.sqrt(variance + 2 * error))
         return self._solution(rounds, standard, beta, Target(self.outcome, centre, spread), choice)
 
     def _step(self, rounds: Rounds, standard: Standard, variance: float, start: F64) -> F64:
         phi, first, scores = evidence_of(rounds, standard, variance)
-        variances = np.full(len(start), math.inf) if self.exact else _prior(len(start))
+        variances = np.full(len(start), math.inf) if self.exact else _prior(standard)
         combined, beta = combine(phi, first, scores, start), start
         for _ in range(_PASSES):  # the Gram matrix's noise weighs by how far the solution lies from the evidence
             noise = combined.variance + phi.carried(beta - combined.at)
@@ -162,9 +164,12 @@ class Linear:
         return Solved(fit, full(phi.mean), choice)
 
 
-def _prior(width: int) -> F64:
-    """The prior variance of each coefficient: together the slopes explain half of the outcome's."""
-    return np.array([1.0, *[_EXPLAINED / max(width - 1, 1)] * (width - 1)])
+def _prior(standard: Standard) -> F64:
+    """The prior variance of each coefficient: straight slopes share what they explain of the outcome's, and so do hats."""
+    variances = np.ones(len(standard.used))
+    for at, explained in ((standard.straight, _EXPLAINED), (standard.hats, _BENT)):
+        variances[at] = explained / max(len(at), 1)
+    return variances
 
 
 def _residual_variance(rounds: Rounds, standard: Standard) -> tuple[float, float]:
@@ -173,7 +178,7 @@ def _residual_variance(rounds: Rounds, standard: Standard) -> tuple[float, float
     assert isinstance(replies.query, Residuals)
     total = replies.total(rounds.partners)
     plus, minus, _ = rounds.halves(standard)
-    factor = replies.query.reach / max(float(plus[0] + minus[0]), FEWEST)
+    factor = replies.query.square_reach**2 / replies.query.reach / max(float(plus[0] + minus[0]), FEWEST)
     error, expected = total.stderr * factor, 1 - _EXPLAINED
     trust = expected**2 / (expected**2 + error**2)
     found = expected + trust * (float(total.values[-1]) * factor - expected)

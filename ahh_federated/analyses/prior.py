@@ -40,9 +40,8 @@ class Part:
 
 
 def parts_of(standard: Standard) -> tuple[Part, ...]:
-    """What does not bend (levels, straight lines and products), and hats; of those that are in use."""
-    slopes, hats = np.arange(1, len(standard.used)), np.array(standard.hats, dtype=np.int64)
-    parts = Part(np.setdiff1d(slopes, hats), _LINES if len(hats) else _ALONE), Part(hats, _HATS)
+    """What does not bend, and hats; of those that are in use."""
+    parts = Part(standard.straight, _LINES if len(standard.hats) else _ALONE), Part(standard.hats, _HATS)
     return tuple(part for part in parts if len(part.at))
 
 

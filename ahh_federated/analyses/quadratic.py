@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ahh_federated.analyses.gaussian import CrossSums
 from ahh_federated.analyses.newton import Evidence, moments_of
 from ahh_federated.analyses.rounds import Rounds
 from ahh_federated.analyses.scaling import Standard
-from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 
 
@@ -67,10 +67,12 @@ class Quadratic:
 
 def evidence_of(rounds: Rounds, standard: Standard, variance: float) -> tuple[Quadratic, Evidence, list[Evidence]]:
     """Phi, the cross sums and each round of residuals, all on the scale of the log-likelihood."""
-    gram = rounds.gram(standard)
+    gram, cross = rounds.gram(standard), rounds.asked[1].part(0).query
+    assert isinstance(cross, CrossSums)
     plus, minus, stderr = rounds.halves(standard)
     moments = moments_of(gram, plus, minus, stderr, standard.gram)
     phi = Quadratic(moments.n, moments.mean, moments.gram, variance, gram.stderr)
-    first = Evidence(np.zeros(len(plus)), LIMIT * (plus - minus) / variance, LIMIT * 2**0.5 * stderr / variance)
+    scale = cross.reach / variance
+    first = Evidence(np.zeros(len(plus)), scale * (plus - minus), scale * 2**0.5 * stderr)
     scores = [Evidence(b, total.values / variance, total.stderr / variance) for b, total, _ in rounds.scores(standard)]
     return phi, first, scores

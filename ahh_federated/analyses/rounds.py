@@ -16,12 +16,13 @@ from ahh_federated.analyses.gaussian import CrossSums
 from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.opening import COMPLETE, MOMENTS, opening_line
 from ahh_federated.analyses.scaling import Standard
-from ahh_federated.analyses.terms import LIMIT
+from ahh_federated.analyses.skewness import TAIL
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column
 from ahh_federated.core.programs import Line, numbers
 from ahh_federated.core.queries import Parameters, Stack
 from ahh_federated.core.releases import Pooled, Round
+from ahh_federated.core.sums import sensitivity, step
 
 GRAM, SUMS, GROWTH = 0.12, 0.25, 1.5  # shares; each score gets GROWTH times the one before
 MULTIPLIERS = (5912, 1)  # of sums and Gram matrix, whose grids differ: 2**12 sqrt(SUMS / GRAM)
@@ -97,6 +98,13 @@ class Rounds:
     def complete(self) -> Pooled:
         return self.asked[0].part(0).total(self.partners)
 
+    def noise_of(self, share: float) -> float:
+        """The standard error that a sum of bound one has which gets this share; the first message tells it."""
+        first = self.asked[0].query
+        assert isinstance(first, Stack)
+        there = sensitivity(first) * step(first.parts[0]) / first.multipliers[0]
+        return self.complete.stderr / there * math.sqrt((COMPLETE + MOMENTS) / share)
+
     @property
     def moments(self) -> Pooled:
         return self.asked[0].part(1).total(self.partners)
@@ -113,8 +121,8 @@ class Rounds:
         return total.values[:d][used], total.values[d : 2 * d][used], total.stderr
 
     def lean(self, standard: Standard) -> Pooled:
-        """Of the class sums: sum w x|x| of each measured column."""
-        total, unit = self.asked[1].part(0).total(self.partners), LIMIT / glm.LEAN
+        """Of the class sums: sum w z|z| of each measured column, z = x cut at 4."""
+        total, unit = self.asked[1].part(0).total(self.partners), TAIL / glm.LEAN
         return Pooled(unit * total.values[2 * standard.width :], unit * total.stderr)
 
     def scores(self, standard: Standard) -> list[tuple[F64, Pooled, Pooled]]:

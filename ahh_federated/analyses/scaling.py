@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.hats import Knots
 from ahh_federated.analyses.mixture import Level
-from ahh_federated.analyses.terms import HAT_LIMIT, LIMIT, Term
+from ahh_federated.analyses.terms import LIMIT, Term
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.releases import Pooled
 
@@ -28,6 +28,7 @@ _PRIOR_VARIANCE = 0.1  # of a value on [-1, 1]
 _PRIOR_SHARE = 0.15  # of a level
 _PRIOR_SD = 0.3  # how far a mean or a share may be from its prior
 _UNIFORM = 0.2
+_TAIL = 4.0  # spreads: the prior has nobody beyond
 _NODES = np.linspace(-6, 6, 97)
 _NORMAL = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 _FLAT = np.linspace(-1, 1, 201)
@@ -40,7 +41,8 @@ class Standard:
     """A scale, the prior Gram matrix E[x x'] of the coordinates in use, and the released number of patients.
 
     `used`: which coordinates of x are in use, rising; hats that are switched off are not.  `levels`: of each column, those that
-    have a coordinate of their own.  `measured`: where measured columns stand.  `hats`: where hats do, among those in use.
+    have a coordinate of their own.  `measured`: where measured columns stand.  `straight`, `hats`: where slopes that do not bend
+    (levels, straight lines and products) and hats stand among those in use.
     """
 
     scale: Scale
@@ -49,7 +51,8 @@ class Standard:
     used: NDArray[np.int64]
     levels: tuple[tuple[Level, ...], ...]
     measured: tuple[int, ...]
-    hats: tuple[int, ...]
+    straight: NDArray[np.int64]
+    hats: NDArray[np.int64]
 
     @property
     def width(self) -> int:
@@ -90,9 +93,10 @@ def standardise(design: Design, total: Pooled, *, curves: bool = True, exact: bo
     gram = _prior_gram(design, scale, scaled.first, scaled.second)
     for block in joint:
         gram[np.ix_(block.at, block.at)] = block.moments
-    used = np.array([0, *(j for j, term in enumerate(design.terms, start=1) if curves or term.knot is None)])
-    hats = tuple(j for j, term in enumerate(design.terms, start=1) if curves and term.knot is not None)
-    return Standard(scale, gram[np.ix_(used, used)], n, used, _levels(design, scale), design.measured, hats)
+    bends = np.array([False, *(term.knot is not None for term in design.terms)])
+    used = np.flatnonzero(curves | ~bends)
+    straight, hats = np.flatnonzero(~bends[used])[1:], np.flatnonzero(bends[used])
+    return Standard(scale, gram[np.ix_(used, used)], n, used, _levels(design, scale), design.measured, straight, hats)
 
 
 def _levels(design: Design, scale: Scale) -> tuple[tuple[Level, ...], ...]:
@@ -133,10 +137,10 @@ def _joint(design: Design, scaled: _Scaled, knots: Knots) -> _Joint:
     j = design.main.index(Term(knots.column))
     m, s = scaled.centre[j], scaled.spread[j]
     u = np.concatenate([np.clip(m + s * _NODES, -1, 1), _FLAT])
-    functions, hats = [np.ones_like(u), np.clip((u - m) / s, -LIMIT, LIMIT)], []
+    functions, hats = [np.ones_like(u), np.clip((u - m) / s, -_TAIL, _TAIL)], []
     for h in knots.hats(u):
         centre = float(_MIXTURE @ h)
-        spread = max(math.sqrt(float(_MIXTURE @ (h - centre) ** 2)), max(centre, 1 - centre) / HAT_LIMIT)
+        spread = max(math.sqrt(float(_MIXTURE @ (h - centre) ** 2)), max(centre, 1 - centre) / LIMIT)
         hats.append((centre, spread))
         functions.append((h - centre) / spread)
     x = np.array(functions)
@@ -172,8 +176,8 @@ def outcome_scale(total: Pooled, *, exact: bool = False) -> tuple[float, float]:
 
 def _quadrature(m: float, s: float) -> tuple[float, float]:
     """E[x] and E[x**2] of a measured term under the mixture of a clipped normal and a uniform."""
-    normal = np.clip((np.clip(m + s * _NODES, -1, 1) - m) / s, -LIMIT, LIMIT)
-    flat = np.clip((_FLAT - m) / s, -LIMIT, LIMIT)
+    normal = np.clip((np.clip(m + s * _NODES, -1, 1) - m) / s, -_TAIL, _TAIL)
+    flat = np.clip((_FLAT - m) / s, -_TAIL, _TAIL)
     first = (1 - _UNIFORM) * float(_NORMAL @ normal) + _UNIFORM * float(flat.mean())
     second = (1 - _UNIFORM) * float(_NORMAL @ normal**2) + _UNIFORM * float((flat**2).mean())
     return first, second

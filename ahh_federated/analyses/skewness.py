@@ -1,7 +1,8 @@
 """How lopsided a measured column is, from one released number; and a few points that stand for such a column.
 
-The number is E[x|x|], which is 0 for what is symmetric about 0.  The family is that of gamma distributions, turned round for a
-negative skewness, and the normal between them (Pearson's type III): most laboratory values, costs and durations look like it.
+The number is E[x|x|], x cut at 4, which is 0 for what is symmetric about 0.  The family is that of gamma distributions, turned
+round for a negative skewness, and the normal between them (Pearson's type III): most laboratory values, costs and durations
+look like it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from functools import cache
 import numpy as np
 from scipy.special import gammaincinv, ndtri, roots_genlaguerre
 
-from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 
+TAIL = 4.0  # standard deviations: x counts as this in x|x|, which stays below TAIL |x|
 _MOST = 4.0
 _GRID = np.linspace(-_MOST, _MOST, 81)
 _NORMAL, _TURNED, _EXPONENTIAL = 40, 20, 60  # where the grid is 0, -2 and 2
@@ -37,7 +38,7 @@ def _quantiles() -> F64:
 
 def skewness(lean: float, stderr: float, mean: float, variance: float) -> float:
     """The skewness of a column with this mean and variance whose E[x|x|] is `lean`, shrunk to 0 as far as its noise asks."""
-    x = np.clip(mean + np.sqrt(max(variance, 0.0)) * _quantiles(), -LIMIT, LIMIT)
+    x = np.clip(mean + np.sqrt(max(variance, 0.0)) * _quantiles(), -TAIL, TAIL)
     expected = np.maximum.accumulate((x * np.abs(x)).mean(axis=1))
     apart, normal = float(expected[_EXPONENTIAL] - expected[_TURNED]), float(expected[_NORMAL])
     if apart <= _BLIND * variance:

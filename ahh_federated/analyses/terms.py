@@ -21,8 +21,7 @@ from ahh_federated.analyses.hats import Knots
 from ahh_federated.core.cohorts import F64, Bools
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 
-LIMIT = 4.0  # standard deviations
-HAT_LIMIT = 8.0  # of a hat, whose standardised values never reach it (analyses/scaling.py)
+LIMIT = 8.0  # of a term that is no product, in standard deviations; hats never reach it (analyses/scaling.py)
 PRODUCT_LIMIT = 15.0  # of a product of two terms, and of every coordinate of x
 
 
@@ -54,7 +53,7 @@ class Term:
     @property
     def limit(self) -> float:
         """What |x| of this term is clipped to."""
-        return PRODUCT_LIMIT if self.by is not None else LIMIT if self.knot is None else HAT_LIMIT
+        return LIMIT if self.by is None else PRODUCT_LIMIT
 
     @property
     def ends(self) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from ahh_federated.analyses.hats import DEFAULT, MOST, Knots
 from ahh_federated.analyses.logistic import Logistic
 from ahh_federated.analyses.numbers import Z95
 from ahh_federated.analyses.scaling import OFF, standardise
-from ahh_federated.analyses.terms import HAT_LIMIT, Term
+from ahh_federated.analyses.terms import LIMIT, Term
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.core.costs import Budget
@@ -327,7 +327,7 @@ def test_no_hat_is_ever_clipped() -> None:
             for j, term in enumerate(DESIGN.terms):
                 if term.knot is not None:
                     centre, width = standard.scale.centre[j], standard.scale.spread[j]
-                    assert max(centre, 1 - centre) / width <= HAT_LIMIT * (1 + 1e-9)
+                    assert max(centre, 1 - centre) / width <= LIMIT * (1 + 1e-9)
 
 
 def test_the_prior_gram_of_a_curve_is_that_of_patients_drawn_from_the_mixture() -> None:

@@ -192,7 +192,8 @@ least = st.sampled_from([1e-3, 0.06, 1.0, 1e6, 1e200]) | st.floats(1e-3, 3)
 def sent(design: Design, centre: float, spread: float, beta: float, reach: float) -> dict[str, list[float]]:
     terms = design.width - 1
     scale = {"centre": [centre] * terms, "spread": [spread] * terms, "radius": [spread * 2]}
-    return {**scale, "outcome_centre": [centre], "outcome_spread": [spread], "beta": [beta] * design.width, "reach": [reach]}
+    reaches = {"reach": [reach], "square_reach": [reach / 2]}
+    return {**scale, "outcome_centre": [centre], "outcome_spread": [spread], "beta": [beta] * design.width, **reaches}
 
 
 @pytest.mark.parametrize("kind", [CrossSums.kind, Residuals.kind])
@@ -224,6 +225,7 @@ def test_what_a_node_accepts_it_can_compute(
         {"outcome_spread": []},
         {"outcome_centre": [1]},
         {"reach": [0.0]},
+        {"square_reach": [0.0]},
         {"beta": [0.0]},
         {"radius": [0.0]},
     ],
@@ -236,7 +238,7 @@ def test_numbers_that_do_not_fit_are_a_breach(change: dict[str, list[float]]) ->
 
 
 def test_a_linear_regression_asks_nothing_else() -> None:
-    for kind in ("glm.score/1", "glm.residual/2", ""):
+    for kind in ("glm.score/1", "glm.residual/1", ""):
         with pytest.raises(Breach, match="asks no query"):
             Linear(DESIGN, VALUE).query(kind, sent(DESIGN, 0.1, 0.4, 0.2, 3.0))
 

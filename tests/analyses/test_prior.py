@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ahh_federated.analyses import linear
 from ahh_federated.analyses.design import Design
 from ahh_federated.analyses.hats import Knots
 from ahh_federated.analyses.mixture import Level, Mixture, mixture
@@ -91,6 +92,12 @@ def test_hats_are_a_part_of_their_own_and_all_else_is_the_other() -> None:
     (alone,) = parts_of(standard(curves=False))
     assert alone.at.tolist() == [1, 2, 3, 4]
     assert (alone.least, lines.least, hats.least) == (1.0, 0.5, 0.25)
+
+
+def test_of_a_measured_outcome_lines_explain_half_and_hats_an_eighth_until_more_is_known() -> None:
+    curved, plain = linear._prior(standard(curves=True)), linear._prior(standard(curves=False))
+    assert curved == pytest.approx([1.0, *[0.5 / 4] * 4, *[0.125 / 8] * 8])
+    assert plain == pytest.approx([1.0, *[0.5 / 4] * 4])
 
 
 def test_a_first_solution_beyond_eight_is_held_back_in_its_own_direction() -> None:

@@ -57,7 +57,7 @@ def shipped(outcome: Column) -> tuple[Stack, Stack]:
     """Both stacks of a model of this outcome, on every form of feature."""
     design = CURVED if outcome is CASE else INDICATORS
     shared = (design, outcome, scale(design, np.random.default_rng(2)))
-    sums = CrossSums(*shared, 0.2, 0.4) if isinstance(outcome, Numeric) else glm.ClassSums(*shared)
+    sums = CrossSums(*shared, 0.2, 0.4, 4.0) if isinstance(outcome, Numeric) else glm.ClassSums(*shared)
     return opening.opening(design, outcome), rounds.second(sums)
 
 

@@ -143,14 +143,15 @@ def _on_x(design: Design, name: str) -> list[Entry]:
 def _measured(design: Design, outcome: Column, name: str) -> list[Entry]:
     def residuals(rng: np.random.Generator) -> Query:
         target = float(rng.uniform(-0.5, 0.5)), float(rng.uniform(0.1, 0.7))
-        return Residuals(design, outcome, scale(design, rng), *target, beta(design, rng), float(rng.uniform(0.2, 3.0)))
+        return Residuals(design, outcome, scale(design, rng), *target, beta(design, rng), *rng.uniform(0.2, 3.0, 2).tolist())
+
+    def cross(rng: np.random.Generator) -> Query:
+        return CrossSums(design, outcome, scale(design, rng), *rng.uniform(0.1, 0.5, 2).tolist(), float(rng.uniform(0.5, 8.0)))
 
     return [
         Entry(f"glm.complete {name}", lambda rng: glm.Complete(design, outcome)),
         Entry(f"glm.moments {name}", lambda rng: glm.FeatureMoments(design, outcome)),
-        Entry(
-            f"glm.cross {name}", lambda rng: CrossSums(design, outcome, scale(design, rng), *rng.uniform(0.1, 0.5, 2).tolist())
-        ),
+        Entry(f"glm.cross {name}", cross),
         Entry(f"glm.residual {name}", residuals),
     ]
 

@@ -36,7 +36,7 @@ def second(rng: np.random.Generator) -> Stack:
 
 
 def crossed(rng: np.random.Generator) -> Stack:
-    return rounds.second(CrossSums(INDICATORS, BMI, scale(INDICATORS, rng), 0.2, 0.4))
+    return rounds.second(CrossSums(INDICATORS, BMI, scale(INDICATORS, rng), 0.2, 0.4, 4.0))
 
 
 STACKS = {

@@ -90,9 +90,9 @@ def test_a_sampled_training_is_one_plan_and_a_full_one_is_single_steps() -> None
 
 
 def standard(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Standardised and clipped at four standard deviations, as a design does it."""
+    """Standardised and clipped at eight standard deviations, as a design does it."""
     x = np.stack([columns["age"], columns["bmi"], columns["sex"], columns["zone"] == 1, columns["zone"] == 2], axis=1)
-    return np.clip((x - x.mean(axis=0)) / x.std(axis=0), -4, 4)
+    return np.clip((x - x.mean(axis=0)) / x.std(axis=0), -8, 8)
 
 
 def test_without_layers_or_noise_it_is_a_logistic_regression() -> None:
