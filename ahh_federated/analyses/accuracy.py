@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ahh_federated.analyses.groups import EVERYBODY, Groups, by_partner
-from ahh_federated.analyses.metrics import FEWEST, TOO_FEW
+from ahh_federated.analyses.groups import EVERYBODY, TOO_FEW, Groups, figures_by_part
+from ahh_federated.analyses.metrics import FEWEST, gradient
 from ahh_federated.analyses.numbers import Number, number
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Levels, Numeric
-from ahh_federated.core.releases import Pooled, Round, Status
+from ahh_federated.core.releases import Pooled, Round
 
 Figures = dict[str, Any]
 _LEAST_VARIANCE = 1e-6  # of a value on [-1, 1]
@@ -50,7 +50,7 @@ class LevelsTable:
             "levels": list(self.outcome.levels),
             "n": number(float(everybody.values.sum()), s * k, least=0.0).to_json(),
             "confusion": confusion,
-            **_parts(self.replies, self.groups, self._figures),
+            **figures_by_part(self.replies, self.groups, self._figures),
         }
 
     def _figures(self, part: Pooled) -> Figures | None:
@@ -60,7 +60,7 @@ class LevelsTable:
             return None
 
         def figure(function: Callable[[F64], float]) -> Number:
-            slope = np.array([function(cells + e) - function(cells - e) for e in np.eye(k * k) / 2])
+            slope = gradient(function, cells)
             sampling = math.sqrt(float(slope**2 @ np.maximum(cells, 0.0)))
             return number(function(cells), part.stderr * float(np.linalg.norm(slope)), sampling=sampling, least=0.0, most=1.0)
 
@@ -98,20 +98,19 @@ class ValueTable:
             "outcome": self.outcome.name,
             "unit": self.outcome.unit,
             "n": number(float(everybody.values[0]), everybody.stderr, least=0.0).to_json(),
-            **_parts(self.replies, self.groups, self._figures),
+            **figures_by_part(self.replies, self.groups, self._figures),
         }
 
     def _figures(self, part: Pooled) -> Figures | None:
         sums = part.values
         if sums[0] < max(FEWEST, 5 * part.stderr):
             return None
-        n, half = float(sums[0]), (self.outcome.high - self.outcome.low) / 2
+        n, half = float(sums[0]), self.outcome.half
         residual = max(_mean_square(sums), _LEAST_VARIANCE)
         r2 = _r2(sums)
 
         def noise_of(function: Callable[[F64], float]) -> float:
-            gradient = np.array([function(sums + e) - function(sums - e) for e in np.eye(len(sums)) / 2])
-            return part.stderr * float(np.linalg.norm(gradient))
+            return part.stderr * float(np.linalg.norm(gradient(function, sums)))
 
         def figure(
             function: Callable[[F64], float],
@@ -122,7 +121,7 @@ class ValueTable:
         ) -> dict[str, Any]:
             """Unless what it rests on, a mean square, drowns in noise: a root or a ratio of that says nothing."""
             if rests is not None and rests(sums) < _CLEAR * noise_of(rests):
-                return {**number(math.nan, 0.0).to_json(), "status": TOO_FEW}
+                return {**Number(None).to_json(), "status": TOO_FEW}
             return number(function(sums) * unit, noise_of(function) * unit, sampling=sampling * unit, **ends).to_json()
 
         return {
@@ -159,20 +158,3 @@ def _r2(sums: F64) -> float:
 def _slope(sums: F64) -> float:
     covariance = float(sums[5] / sums[0] - sums[1] * sums[2] / sums[0] ** 2)
     return covariance / _variance(sums, 2, 4)
-
-
-def _parts(replies: Round, groups: Groups, figures: Callable[[Pooled], Figures | None]) -> dict[str, Any]:
-    """Overall, by partner and by subgroup."""
-    everybody, *subgroups = groups.split(replies.total())
-    partners = by_partner(replies, groups)
-    return {
-        "overall": _said(figures(everybody)),
-        "partners": {
-            name: {"status": str(part)} if isinstance(part, Status) else _said(figures(part)) for name, part in partners.items()
-        },
-        "subgroups": [{"group": name, **_said(figures(part))} for name, part in zip(groups.names, subgroups, strict=True)],
-    }
-
-
-def _said(figures: Figures | None) -> dict[str, Any]:
-    return {"status": TOO_FEW} if figures is None else {"status": str(Status.RELEASED), **figures}

@@ -122,12 +122,12 @@ class AdditiveFit:
     @property
     def _unit(self) -> float:
         """What one unit of x'beta is: of log odds, or in the outcome's unit."""
-        return self.regression.half if isinstance(self.regression, LinearFit) else 1.0
+        return self.outcome.half if isinstance(self.outcome, Numeric) else 1.0
 
     @property
     def _zero(self) -> float:
         """What x'beta = 0 is."""
-        return (self.outcome.high + self.outcome.low) / 2 if isinstance(self.outcome, Numeric) else 0.0
+        return self.outcome.middle if isinstance(self.outcome, Numeric) else 0.0
 
     def _own(self, column: Column) -> F64:
         """1 for the coordinates of x that depend on this column alone, 0 for the others."""

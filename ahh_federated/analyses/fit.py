@@ -12,11 +12,10 @@ from scipy.special import expit
 from ahh_federated.analyses.coefficients import equation, original, references, table
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.models import Equation, Family
-from ahh_federated.analyses.numbers import Number, missing, number
+from ahh_federated.analyses.numbers import number, share_used
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Levels
 from ahh_federated.core.queries import Parameters
-from ahh_federated.core.releases import Status
 
 _STRONG = 2.0  # standard deviations of the linear predictor; an AUROC of about 0.9
 _SEPARATED = (
@@ -104,19 +103,10 @@ class Fit:
             "reference": references(self.design),
             "n": number(patients, math.sqrt(2) * se, least=0.0).to_json(),
             "events": number(self.used.events, se, least=0.0).to_json(),
-            "complete": _share(patients, self.used.unused, se).to_json(),
+            "complete": share_used(patients, self.used.unused, se, 2).to_json(),
             "terms": table(self.design, self.scale, np.array(self.estimate), self.sampling, self.privacy, odds=True),
             "equation": equation(self.design, self.scale, np.array(self.beta)),
             "rounds": self.rounds,
             "partners": list(self.partners),
             "notes": [_SEPARATED] if self.spread[1] > _STRONG and not self.scale.exact else [],
         }
-
-
-def _share(used: float, unused: float, se: float) -> Number:
-    """The share of patients used; `used` is the sum of two cells."""
-    everybody = used + unused
-    if everybody <= max(2 * se, 1.0):
-        return missing(Status.BELOW)
-    slope = math.hypot(math.sqrt(2) * unused, used) / everybody**2
-    return number(used / everybody, slope * se, least=0.0, most=1.0)

@@ -7,8 +7,9 @@ whose vector has length b in one block therefore has the bound b sqrt(1 + column
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,7 @@ class Groups:
 
 
 EVERYBODY = Groups()
+TOO_FEW = "too few"
 
 
 def by_partner(replies: Round, groups: Groups) -> dict[str, Pooled | Status]:
@@ -78,3 +80,20 @@ def by_partner(replies: Round, groups: Groups) -> dict[str, Pooled | Status]:
         name: reply if isinstance(reply, Status) else groups.split(replies.of(name))[0]
         for name, reply in sorted(replies.replies.items())
     }
+
+
+def figures_by_part(replies: Round, groups: Groups, figures: Callable[[Pooled], dict[str, Any] | None]) -> dict[str, Any]:
+    """Overall, by partner and by subgroup."""
+    everybody, *subgroups = groups.split(replies.total())
+    partners = by_partner(replies, groups)
+    return {
+        "overall": _said(figures(everybody)),
+        "partners": {
+            name: {"status": str(part)} if isinstance(part, Status) else _said(figures(part)) for name, part in partners.items()
+        },
+        "subgroups": [{"group": name, **_said(figures(part))} for name, part in zip(groups.names, subgroups, strict=True)],
+    }
+
+
+def _said(figures: dict[str, Any] | None) -> dict[str, Any]:
+    return {"status": TOO_FEW} if figures is None else {"status": str(Status.RELEASED), **figures}

@@ -11,11 +11,10 @@ import numpy as np
 from ahh_federated.analyses.coefficients import equation, original, references, table
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.models import Equation, Family
-from ahh_federated.analyses.numbers import Number, missing, number
+from ahh_federated.analyses.numbers import Number, number, share_used
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Numeric
 from ahh_federated.core.queries import Parameters
-from ahh_federated.core.releases import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +25,6 @@ class Target:
     centre: float
     spread: float
 
-    @property
-    def half(self) -> float:
-        """Half the public range, in the outcome's unit."""
-        return (self.outcome.high - self.outcome.low) / 2
-
     def coefficients(self, beta: F64) -> tuple[float, ...]:
         """Of y on [-1, 1], from those of e."""
         moved = self.spread * beta
@@ -39,7 +33,7 @@ class Target:
 
     def sd(self, variance: float) -> float:
         """A standard deviation in the outcome's unit, from a variance of e."""
-        return self.half * self.spread * math.sqrt(max(variance, 0.0))
+        return self.outcome.half * self.spread * math.sqrt(max(variance, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +43,6 @@ class Counted:
     used: float
     unused: float
     stderr: float
-
-    @property
-    def complete(self) -> Number:
-        everybody = self.used + self.unused
-        if everybody <= max(2 * self.stderr, 1.0):
-            return missing(Status.BELOW)
-        slope = math.hypot(self.unused, self.used) / everybody**2
-        return number(self.used / everybody, slope * self.stderr, least=0.0, most=1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,15 +93,10 @@ class LinearFit:
 
     predict = linear
 
-    @property
-    def half(self) -> float:
-        """Half the outcome's range: what one unit of [-1, 1] is in the outcome's unit."""
-        return (self.outcome.high - self.outcome.low) / 2
-
     def _in_unit(self, beta: tuple[float, ...]) -> F64:
         """Coefficients of x, for the outcome in its unit."""
-        values = self.half * np.array(beta)
-        values[0] += (self.outcome.high + self.outcome.low) / 2
+        values = self.outcome.half * np.array(beta)
+        values[0] += self.outcome.middle
         return values
 
     def coefficients(self) -> F64:
@@ -124,7 +105,7 @@ class LinearFit:
 
     def standard_errors(self) -> tuple[F64, F64]:
         """Of `coefficients`: the sampling part and the privacy part."""
-        matrix = self.half * original(self.design, self.scale)
+        matrix = self.outcome.half * original(self.design, self.scale)
         sampling, privacy = (
             np.sqrt(np.maximum(np.diag(matrix @ part @ matrix.T), 0.0)) for part in (self.sampling, self.privacy)
         )
@@ -135,14 +116,14 @@ class LinearFit:
         return np.asarray(original(self.design, self.scale) @ self._in_unit(self.beta))
 
     def to_json(self) -> dict[str, Any]:
-        square = self.half**2
+        square = self.outcome.half**2
         estimate = self._in_unit(self.estimate)
         return {
             "outcome": self.outcome.name,
             "unit": self.outcome.unit,
             "reference": references(self.design),
             "n": number(self.used.used, self.used.stderr, least=0.0).to_json(),
-            "complete": self.used.complete.to_json(),
+            "complete": share_used(self.used.used, self.used.unused, self.used.stderr, 1).to_json(),
             "residual_sd": self.residual_sd.to_json(),
             "terms": table(self.design, self.scale, estimate, square * self.sampling, square * self.privacy, odds=False),
             "equation": equation(self.design, self.scale, self._in_unit(self.beta)),

@@ -189,7 +189,7 @@ def _evidence(rounds: Rounds, standard: Standard) -> tuple[Surrogate, Evidence, 
     beta = np.zeros(len(positive))
     beta[0] = math.log(share / (1 - share))
     first = Evidence(beta, positive, stderr * math.hypot(share, 1 - share))
-    return phi, first, [Evidence(asked, total.values, total.stderr) for asked, total, _ in rounds.scores(standard)]
+    return phi, first, [Evidence(asked, total.values, total.stderr) for asked, total in rounds.scores(standard)]
 
 
 def _skewness(rounds: Rounds, standard: Standard, moments: Moments) -> dict[int, float]:

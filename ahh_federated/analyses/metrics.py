@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, logit, ndtr
 
-from ahh_federated.analyses.groups import EVERYBODY, Groups, by_partner
+from ahh_federated.analyses.groups import EVERYBODY, Groups, figures_by_part
 from ahh_federated.analyses.numbers import Number, number
 from ahh_federated.core.cohorts import F64
-from ahh_federated.core.releases import Pooled, Round, Status
+from ahh_federated.core.releases import Pooled, Round
 
 Metric = Callable[[F64], float]
 FEWEST = 10.0  # events, and non-events, below which nothing is said of a partner
@@ -64,10 +64,7 @@ class Score:
 
     def to_json(self) -> dict[str, Any]:
         figures = {name: value.to_json() for name, value in self.figures.items()}
-        return {"status": str(Status.RELEASED), **figures, "decision": self.decision}
-
-
-TOO_FEW = "too few"
+        return {**figures, "decision": self.decision}
 
 
 def score(bins: Bins, total: Pooled) -> Score | None:
@@ -79,7 +76,7 @@ def score(bins: Bins, total: Pooled) -> Score | None:
     n = float(cells.sum())
 
     def figure(function: Metric, least: float = -math.inf, most: float = math.inf) -> Number:
-        slope = _gradient(function, cells)
+        slope = gradient(function, cells)
         privacy = total.stderr * float(np.linalg.norm(slope))
         sampling = math.sqrt(float(slope**2 @ np.maximum(cells, 0.0)))
         return number(function(cells), privacy, sampling=sampling, least=least, most=most)
@@ -191,12 +188,7 @@ def recalibrated(bins: Bins, total: Pooled) -> tuple[F64, F64] | None:
         return None
     weights = _calibration_weights(bins, float(cells.sum()), total.stderr)
     value = _recalibrate(bins, weights, cells)
-    slope = np.stack(
-        [
-            _gradient(lambda c: float(_recalibrate(bins, weights, c)[0]), cells),
-            _gradient(lambda c: float(_recalibrate(bins, weights, c)[1]), cells),
-        ]
-    )
+    slope = gradient(partial(_recalibrate, bins, weights), cells)
     return (value, slope) if np.isfinite(value).all() and np.isfinite(slope).all() else None
 
 
@@ -215,14 +207,9 @@ def _in_the_large(bins: Bins, weights: F64, cells: F64) -> float:
     return math.nan
 
 
-def _gradient(function: Metric, cells: F64) -> F64:
-    """Central differences, half a patient either way."""
-    slope = np.empty_like(cells)
-    for cell in range(len(cells)):
-        step = np.zeros_like(cells)
-        step[cell] = 0.5
-        slope[cell] = function(cells + step) - function(cells - step)
-    return slope
+def gradient(function: Callable[[F64], Any], sums: F64) -> F64:
+    """Central differences, half a patient either way, shape (..., sums)."""
+    return np.stack([function(sums + step) - function(sums - step) for step in np.eye(len(sums)) / 2], axis=-1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,33 +226,26 @@ class ScoreTable:
         """Everybody at all partners."""
         return self.groups.split(self.replies.total())[0]
 
-    @property
-    def partners(self) -> dict[str, Score | Status | None]:
-        found = by_partner(self.replies, self.groups).items()
-        return {name: part if isinstance(part, Status) else score(self.bins, part) for name, part in found}
+    def _figures(self, part: Pooled) -> dict[str, Any] | None:
+        found = score(self.bins, part)
+        return None if found is None else found.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        everybody, *subgroups = self.groups.split(self.replies.total())
-        cells, s = everybody.values, everybody.stderr
+        cells, s = self.total.values, self.total.stderr
         half = len(cells) // 2
-        overall = score(self.bins, everybody)
+        found = figures_by_part(self.replies, self.groups, self._figures)
+        decision = found["overall"].get("decision", [])
         return {
             "family": "binary",
             "outcome": self.outcome,
             "n": number(float(cells.sum()), s * math.sqrt(2 * half), least=0.0).to_json(),
             "events": number(float(cells[half:].sum()), s * math.sqrt(half), least=0.0).to_json(),
             "binning_error_auroc": binning_error(cells),
-            "overall": figures_of(overall),
-            "partners": {name: figures_of(each) for name, each in self.partners.items()},
-            "subgroups": [
-                {"group": name, **figures_of(score(self.bins, part))}
-                for name, part in zip(self.groups.names, subgroups, strict=True)
-            ],
-            "roc": self._roc() if overall else [],
-            "calibration": self._calibration() if overall else [],
+            **found,
+            "roc": self._roc() if decision else [],
+            "calibration": self._calibration() if decision else [],
             "decision": [
-                {"threshold": d["threshold"], "model": d["net_benefit"], "all": d["treat_all"], "none": 0.0}
-                for d in (overall.decision if overall else [])
+                {"threshold": d["threshold"], "model": d["net_benefit"], "all": d["treat_all"], "none": 0.0} for d in decision
             ],
         }
 
@@ -299,10 +279,3 @@ class ScoreTable:
         observed = number(p, s * math.hypot(1 - p, p) / n, sampling=sampling, least=0.0, most=1.0)
         predicted = float((group * self.bins.share) @ self.bins.risk / (group @ self.bins.share))
         return {"predicted": predicted, "observed": observed.to_json()}
-
-
-def figures_of(each: Score | Status | None) -> dict[str, Any]:
-    """What is said of a part of the patients, or why nothing is."""
-    if each is None:
-        return {"status": TOO_FEW}
-    return {"status": str(each)} if isinstance(each, Status) else each.to_json()

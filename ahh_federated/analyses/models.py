@@ -81,7 +81,7 @@ class ModelAnalysis(Analysis, Protocol):
         """Rebuild a model of this analysis from what crosses the wire.  Raises Breach when the numbers do not fit."""
         ...
 
-    def exactly(self) -> Analysis:
+    def exactly(self) -> ModelAnalysis:
         """The same without noise, clip, grid, weights and prior: for the laboratory and tests."""
         ...
 
@@ -145,3 +145,14 @@ def exponential(values: F64) -> F64:
     """e**x for |x| <= 30, larger ones counted as 30; numpy's own may round by a value's place in the array."""
     within = np.clip(values, -30.0, 30.0)
     return np.asarray(expit(within) / expit(-within))
+
+
+def softmax(eta: F64) -> F64:
+    """Shape (patients, levels), summed level by level; whatever a row's neighbours are, its bits stay."""
+    largest, total = eta[:, 0], np.zeros(len(eta))
+    for column in eta.T:
+        largest = np.maximum(largest, column)
+    powers = [exponential(column - largest) for column in eta.T]
+    for power in powers:
+        total = total + power
+    return np.stack([power / total for power in powers], axis=1)

@@ -119,7 +119,7 @@ def _moment(column: Numeric, sums: F64, s: float) -> Moment:
     n, total, squares = (float(value) for value in sums)
     if n <= max(1.0, 2 * s):  # the noise alone could be all of it
         return Moment(number(n, s), missing(Status.BELOW), missing(Status.BELOW))
-    half = (column.high - column.low) / 2
+    half = column.half
     mean, square = total / n, squares / n
     variance = square - mean**2
     noise = s / n * float(np.linalg.norm([-(square - 2 * mean**2), -2 * mean, 1.0]))

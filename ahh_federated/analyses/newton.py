@@ -19,13 +19,11 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from ahh_federated.analyses.mixture import Mixture
-from ahh_federated.analyses.scaling import FEWEST
+from ahh_federated.analyses.scaling import FEWEST, NODES, NORMAL
 from ahh_federated.analyses.terms import LIMIT
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.releases import Pooled
 
-_NODES = np.linspace(-6, 6, 97)
-_WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 _GRAM_SD = 0.3  # how far a Gram entry may be from its prior, in units of the two prior roots
 WIDE_VARIANCE = 25.0  # of every coefficient, where nothing is to be shrunk
 RIDGE = 1e-9  # per patient: keeps a singular curvature invertible and moves nothing else
@@ -62,12 +60,12 @@ class Surrogate:
         """x'beta and its sigmoid at the nodes of each pattern, shape (patterns, nodes), the direction u, and the sd within."""
         within = self.mixture.within
         sd = math.sqrt(max(float(beta @ within @ beta), 1e-12))
-        eta = (self.mixture.means @ beta)[:, None] + sd * _NODES
+        eta = (self.mixture.means @ beta)[:, None] + sd * NODES
         return eta, expit(eta), within @ beta / sd, sd
 
     def _each(self, values: F64) -> F64:
         """E over the nodes of each pattern, times the pattern's share."""
-        return np.asarray(self.mixture.shares * (values @ _WEIGHTS))
+        return np.asarray(self.mixture.shares * (values @ NORMAL))
 
     def curvature(self, beta: F64) -> float:
         """kappa = E[p (1 - p)]."""
@@ -87,19 +85,19 @@ class Surrogate:
 
     def gradient(self, beta: F64) -> F64:
         _, p, u, _ = self._quadrature(beta)
-        return np.asarray(self.n * (self._each(p) @ self.mixture.means + float(self._each(p * _NODES).sum()) * u))
+        return np.asarray(self.n * (self._each(p) @ self.mixture.means + float(self._each(p * NODES).sum()) * u))
 
     def hessian(self, beta: F64) -> F64:
         _, p, u, sd = self._quadrature(beta)
         slope, means = p * (1 - p), self.mixture.means
-        across = np.outer(self._each(slope * _NODES) @ means, u)
+        across = np.outer(self._each(slope * NODES) @ means, u)
         return np.asarray(
             self.n
             * (
                 (means.T * self._each(slope)) @ means
                 + (across + across.T)
-                + float(self._each(slope * _NODES**2).sum()) * np.outer(u, u)
-                + float(self._each(p * _NODES).sum()) / sd * (self.mixture.within - np.outer(u, u))
+                + float(self._each(slope * NODES**2).sum()) * np.outer(u, u)
+                + float(self._each(p * NODES).sum()) / sd * (self.mixture.within - np.outer(u, u))
             )
         )
 

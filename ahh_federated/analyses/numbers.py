@@ -37,6 +37,15 @@ def number(value: float, se: float, *, sampling: float = 0.0, least: float = -ma
     return Number(value, se, max(value - half, least), min(value + half, most))
 
 
+def share_used(used: float, unused: float, stderr: float, cells: int) -> Number:
+    """The share of patients used, `used` being the sum of `cells` cells; `stderr` of each cell and of `unused`."""
+    everybody = used + unused
+    if everybody <= max(2 * stderr, 1.0):
+        return missing(Status.BELOW)
+    slope = math.hypot(math.sqrt(cells) * unused, used) / everybody**2
+    return number(used / everybody, slope * stderr, least=0.0, most=1.0)
+
+
 def missing(status: Status) -> Number:
     """A number that a partner did not release, and why."""
     return Number(None, status=status)

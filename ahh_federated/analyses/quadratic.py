@@ -74,5 +74,5 @@ def evidence_of(rounds: Rounds, standard: Standard, variance: float) -> tuple[Qu
     phi = Quadratic(moments.n, moments.mean, moments.gram, variance, gram.stderr)
     scale = cross.reach / variance
     first = Evidence(np.zeros(len(plus)), scale * (plus - minus), scale * 2**0.5 * stderr)
-    scores = [Evidence(b, total.values / variance, total.stderr / variance) for b, total, _ in rounds.scores(standard)]
+    scores = [Evidence(b, total.values / variance, total.stderr / variance) for b, total in rounds.scores(standard)]
     return phi, first, scores

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ahh_federated.analyses.groups import EVERYBODY, by_partner
-from ahh_federated.analyses.metrics import FEWEST, TOO_FEW, Bins, recalibrated
+from ahh_federated.analyses.groups import EVERYBODY, TOO_FEW, by_partner
+from ahh_federated.analyses.metrics import FEWEST, Bins, gradient, recalibrated
 from ahh_federated.analyses.models import Model, ModelAnalysis
 from ahh_federated.analyses.numbers import number
 from ahh_federated.analyses.scores import Scores
@@ -106,9 +106,7 @@ class Recalibration:
         return replace(self, fit=models[0])
 
     def exactly(self) -> Recalibration:
-        model = self.model.exactly()
-        assert isinstance(model, ModelAnalysis)
-        return replace(self, model=model)
+        return replace(self, model=self.model.exactly())
 
     @property
     def _scores(self) -> Scores:
@@ -157,15 +155,12 @@ def _of_values(outcome: Numeric, total: Pooled) -> Estimate | None:
     sums = total.values
     if sums[0] < max(FEWEST, 5 * total.stderr):
         return None
-    to_unit = np.array([[(outcome.high - outcome.low) / 2, 0.0], [0.0, 1.0]])
     value = _regressed(sums)
-    steps = np.eye(len(sums)) / 2
-    slope = np.stack([_regressed(sums + e) - _regressed(sums - e) for e in steps], axis=1)
+    slope = gradient(_regressed, sums)
     residual = max(float(sums[3] - value @ np.array([sums[1], sums[5]])) / float(sums[0]), _LEAST_VARIANCE)
     sampling = residual * np.linalg.inv(_normal(sums))
-    middle = (outcome.high + outcome.low) / 2
-    in_unit = to_unit @ value + np.array([middle * (1 - value[1]), 0.0])
-    jacobian = to_unit + np.array([[0.0, -middle], [0.0, 0.0]])
+    jacobian = np.array([[outcome.half, -outcome.middle], [0.0, 1.0]])
+    in_unit = jacobian @ value + np.array([outcome.middle, 0.0])
     noise = total.stderr**2 * slope @ slope.T
     return Estimate(in_unit, jacobian @ sampling @ jacobian.T, jacobian @ noise @ jacobian.T)
 

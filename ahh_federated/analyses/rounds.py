@@ -21,7 +21,7 @@ from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column
 from ahh_federated.core.programs import Line, numbers
 from ahh_federated.core.queries import Parameters, Stack
-from ahh_federated.core.releases import Pooled, Round
+from ahh_federated.core.releases import Pooled, Round, everywhere
 from ahh_federated.core.sums import sensitivity, step
 
 GRAM, SUMS, GROWTH = 0.12, 0.25, 1.5  # shares; each score gets GROWTH times the one before
@@ -87,8 +87,7 @@ class Rounds:
 
     @property
     def partners(self) -> tuple[str, ...]:
-        answered = [set(replies.partners) for replies in [*self.asked, *(each for _, each in self.scored)]]
-        return tuple(sorted(set.intersection(*answered)))
+        return everywhere([*self.asked, *(each for _, each in self.scored)])
 
     @property
     def count(self) -> int:
@@ -125,10 +124,10 @@ class Rounds:
         total, unit = self.asked[1].part(0).total(self.partners), TAIL / glm.LEAN
         return Pooled(unit * total.values[2 * standard.width :], unit * total.stderr)
 
-    def scores(self, standard: Standard) -> list[tuple[F64, Pooled, Pooled]]:
-        """Each score: where it was taken, its entries in use, and the whole of it."""
+    def scores(self, standard: Standard) -> list[tuple[F64, Pooled]]:
+        """Each score: where it was taken, and its entries in use."""
         totals = [(asked, replies.total(self.partners)) for asked, replies in self.scored]
-        return [(asked, Pooled(total.values[standard.used], total.stderr), total) for asked, total in totals]
+        return [(asked, Pooled(total.values[standard.used], total.stderr)) for asked, total in totals]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

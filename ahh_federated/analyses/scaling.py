@@ -27,12 +27,12 @@ FEWEST = 20.0  # patients assumed at least, when noise says fewer
 _PRIOR_VARIANCE = 0.1  # of a value on [-1, 1]
 _PRIOR_SHARE = 0.15  # of a level
 _PRIOR_SD = 0.3  # how far a mean or a share may be from its prior
-_UNIFORM = 0.2
+UNIFORM = 0.2
 _TAIL = 4.0  # spreads: the prior has nobody beyond
-_NODES = np.linspace(-6, 6, 97)
-_NORMAL = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
+NODES = np.linspace(-6, 6, 97)
+NORMAL = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
 _FLAT = np.linspace(-1, 1, 201)
-_MIXTURE = np.concatenate([(1 - _UNIFORM) * _NORMAL, np.full(len(_FLAT), _UNIFORM / len(_FLAT))])
+_MIXTURE = np.concatenate([(1 - UNIFORM) * NORMAL, np.full(len(_FLAT), UNIFORM / len(_FLAT))])
 OFF = 1e6  # the spread of a hat that is switched off: |h - c| / OFF is below one step of x's grid, so x is zero
 
 
@@ -136,7 +136,7 @@ class _Joint:
 def _joint(design: Design, scaled: _Scaled, knots: Knots) -> _Joint:
     j = design.main.index(Term(knots.column))
     m, s = scaled.centre[j], scaled.spread[j]
-    u = np.concatenate([np.clip(m + s * _NODES, -1, 1), _FLAT])
+    u = np.concatenate([np.clip(m + s * NODES, -1, 1), _FLAT])
     functions, hats = [np.ones_like(u), np.clip((u - m) / s, -_TAIL, _TAIL)], []
     for h in knots.hats(u):
         centre = float(_MIXTURE @ h)
@@ -176,10 +176,10 @@ def outcome_scale(total: Pooled, *, exact: bool = False) -> tuple[float, float]:
 
 def _quadrature(m: float, s: float) -> tuple[float, float]:
     """E[x] and E[x**2] of a measured term under the mixture of a clipped normal and a uniform."""
-    normal = np.clip((np.clip(m + s * _NODES, -1, 1) - m) / s, -_TAIL, _TAIL)
+    normal = np.clip((np.clip(m + s * NODES, -1, 1) - m) / s, -_TAIL, _TAIL)
     flat = np.clip((_FLAT - m) / s, -_TAIL, _TAIL)
-    first = (1 - _UNIFORM) * float(_NORMAL @ normal) + _UNIFORM * float(flat.mean())
-    second = (1 - _UNIFORM) * float(_NORMAL @ normal**2) + _UNIFORM * float((flat**2).mean())
+    first = (1 - UNIFORM) * float(NORMAL @ normal) + UNIFORM * float(flat.mean())
+    second = (1 - UNIFORM) * float(NORMAL @ normal**2) + UNIFORM * float((flat**2).mean())
     return first, second
 
 

@@ -166,9 +166,7 @@ class Scores:
         return replace(self, fit=models[0])
 
     def exactly(self) -> Scores:
-        model = self.model.exactly()
-        assert isinstance(model, ModelAnalysis)
-        return replace(self, model=model)
+        return replace(self, model=self.model.exactly())
 
     def schedule(self) -> Sequence[Line]:
         kind, width = self._shape()
@@ -248,7 +246,7 @@ def _window(fit: Model) -> tuple[float, float]:
     told = outcome_spread(fit)
     if told is None or not isinstance(fit.outcome, Numeric):
         return -1.0, 1.0
-    half = (fit.outcome.high - fit.outcome.low) / 2
+    half = fit.outcome.half
     centre = min(max((told[0] - fit.outcome.low) / half - 1, -1.0), 1.0)
     reach = max(_SDS * told[1] / half, LEAST_WINDOW)
     low, high = rounded(np.array([max(centre - reach, -1.0), min(centre + reach, 1.0)]))

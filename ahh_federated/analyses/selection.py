@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import expit
 
-from ahh_federated.analyses.models import Family, Model, ModelAnalysis, Predictor, exponential, outcome_spread
+from ahh_federated.analyses.models import Family, Model, ModelAnalysis, Predictor, exponential, outcome_spread, softmax
 from ahh_federated.analyses.numbers import number
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Numeric
@@ -42,12 +42,9 @@ def losses(predictor: Predictor, cohort: Cohort) -> F64:
     if isinstance(predictor.outcome, Numeric):
         predicted = exponential(eta) if predictor.family == "count" else eta
         return np.asarray((predictor.outcome.scaled(y) - predictor.outcome.scaled(predicted)) ** 2 / 4)
-    shares = [exponential(logit - eta.max(axis=1)) for logit in eta.T]
-    whole, loss = np.zeros(len(y)), np.zeros(len(y))
-    for share in shares:
-        whole = whole + share
-    for k, share in enumerate(shares):
-        loss = loss + ((y == k) - share / whole) ** 2 / 2
+    loss = np.zeros(len(y))
+    for k, p in enumerate(softmax(eta).T):
+        loss = loss + ((y == k) - p) ** 2 / 2
     return np.where(np.isnan(y), np.nan, loss)
 
 
@@ -176,8 +173,7 @@ class Selection:
         return replace(self, fits=models)
 
     def exactly(self) -> Selection:
-        candidates = tuple(each.exactly() for each in self.candidates)
-        return replace(self, candidates=tuple(each for each in candidates if isinstance(each, ModelAnalysis)))
+        return replace(self, candidates=tuple(each.exactly() for each in self.candidates))
 
     def predictor(self, parameters: Parameters) -> Predictor:
         place = numbers(parameters, CHOICE, 1, least=0.0, most=len(self.candidates) - 1.0)[0]

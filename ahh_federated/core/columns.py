@@ -23,6 +23,15 @@ class Numeric:
     missing: tuple[float, ...] = ()
     outside: Literal["missing", "clip"] = "missing"
 
+    @property
+    def half(self) -> float:
+        """Half the range: what one unit of [-1, 1] is in the column's unit."""
+        return (self.high - self.low) / 2
+
+    @property
+    def middle(self) -> float:
+        return (self.high + self.low) / 2
+
     def scaled(self, values: F64) -> F64:
         """Values in the unit, clipped to the range and mapped onto [-1, 1]; NaN stays NaN."""
         return 2.0 * (np.clip(values, self.low, self.high) - self.low) / (self.high - self.low) - 1.0

@@ -115,3 +115,8 @@ class Round:
         assert isinstance(self.query, Stack), f"{self.query.kind} is no stack"
         told = {name: r if isinstance(r, Status) else part_told(self.query, r, number)[1] for name, r in self.replies.items()}
         return Round(self.query.parts[number], told)
+
+
+def everywhere(rounds: Iterable[Round]) -> tuple[str, ...]:
+    """The partners that answered every round: what sums of theirs add up to stays coherent."""
+    return tuple(sorted(set.intersection(*(set(replies.partners) for replies in rounds))))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit
 
-from ahh_federated.analyses.models import Family, exponential
+from ahh_federated.analyses.models import Family, exponential, softmax
 from ahh_federated.analyses.scaling import FEWEST, outcome_scale, rounded
 from ahh_federated.core.cohorts import F64, Bools, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
@@ -116,17 +116,5 @@ class Outcome:
         if self.family == "levels":
             return eta
         if self.family == "continuous" and isinstance(self.column, Numeric):
-            half = (self.column.high - self.column.low) / 2
-            return np.asarray((centre + spread * eta[:, 0] + 1.0) * half + self.column.low)
+            return np.asarray((centre + spread * eta[:, 0] + 1.0) * self.column.half + self.column.low)
         return eta[:, 0]
-
-
-def softmax(eta: F64) -> F64:
-    """Shape (patients, levels), summed level by level; whatever a row's neighbours are, its bits stay."""
-    largest, total = eta[:, 0], np.zeros(len(eta))
-    for column in eta.T:
-        largest = np.maximum(largest, column)
-    powers = [exponential(column - largest) for column in eta.T]
-    for power in powers:
-        total = total + power
-    return np.stack([power / total for power in powers], axis=1)

@@ -12,20 +12,18 @@ from scipy.special import ndtri
 
 from ahh_federated.analyses.design import Design
 from ahh_federated.analyses.models import Family
-from ahh_federated.analyses.numbers import Number, missing, number
-from ahh_federated.analyses.scaling import rounded
+from ahh_federated.analyses.numbers import number, share_used
+from ahh_federated.analyses.scaling import UNIFORM, rounded
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.core.entropy import Entropy
 from ahh_federated.core.queries import Parameters
-from ahh_federated.core.releases import Status
 from ahh_federated.neural.architecture import Network, Weights
 from ahh_federated.neural.exact import forward, rounded_network
 from ahh_federated.neural.families import Outcome
 from ahh_federated.neural.queries import Point, inputs
 
 _DRAWN = 4096  # made-up patients of `spread_of`
-_UNIFORM = 0.2  # of a measured column, as in analyses/scaling.py
 _LEAST_SD = 0.1
 
 
@@ -135,18 +133,11 @@ class NeuralFit:
             "missing": "indicator" if self.design.indicators else "complete-cases",
             "n": number(used, se, least=0.0).to_json(),
             **({"events": number(self.counts[1], self.stderr, least=0.0).to_json()} if self.family == "binary" else {}),
-            "complete": self._complete(used, se).to_json(),
+            "complete": share_used(used, self.counts[-1], self.stderr, len(self.counts) - 1).to_json(),
             "rounds": self.rounds,
             "partners": list(self.partners),
             "notes": self._notes(),
         }
-
-    def _complete(self, used: float, se: float) -> Number:
-        everybody, unused = used + self.counts[-1], self.counts[-1]
-        if everybody <= max(2 * self.stderr, 1.0):
-            return missing(Status.BELOW)
-        slope = math.hypot(unused * se, used * self.stderr) / everybody**2
-        return number(used / everybody, slope, least=0.0, most=1.0)
 
     def _notes(self) -> list[str]:
         if not self.predictor.target.weights:
@@ -173,7 +164,7 @@ def _made_up(predictor: NeuralPredictor) -> Cohort:
         if isinstance(column, Numeric):
             j = place[column.name, None]
             u, z, flat = _uniform(stream), ndtri(_uniform(stream)), 2 * _uniform(stream) - 1
-            drawn = np.where(u < _UNIFORM, flat, np.clip(scale.centre[j] + scale.spread[j] * z, -1, 1))
+            drawn = np.where(u < UNIFORM, flat, np.clip(scale.centre[j] + scale.spread[j] * z, -1, 1))
             values = (drawn + 1) / 2 * (column.high - column.low) + column.low
         else:
             shares = np.array([max(scale.centre[place[column.name, level]], 0.0) for level in column.levels[1:]])

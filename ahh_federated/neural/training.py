@@ -27,7 +27,7 @@ from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column
 from ahh_federated.core.programs import LARGEST, Line, Program, numbers
 from ahh_federated.core.queries import Parameters, Query
-from ahh_federated.core.releases import Round
+from ahh_federated.core.releases import Round, everywhere
 from ahh_federated.core.sampling import MOST_SUMS, RATE_ONE
 from ahh_federated.errors import Breach, Misuse
 from ahh_federated.neural.architecture import Activation, Network
@@ -181,7 +181,7 @@ class Neural:
         for place in range(self.rounds):
             point = Point(scale, centre, spread, _sent(state.theta))
             if self.way == "local":
-                learning_rate = local_rate(self.learning_rate, len(_everywhere(asked)), place)
+                learning_rate = local_rate(self.learning_rate, len(everywhere(asked)), place)
                 asked.append((yield self._local(point, _expected(asked), learning_rate)))
             else:
                 asked.append((yield self._gradient(point)))
@@ -192,7 +192,7 @@ class Neural:
 
     def _signal(self, asked: list[Round]) -> tuple[F64, float]:
         """What the last round says: the mean gradient and its standard error, or the mean update (whose error is not known)."""
-        partners = _everywhere(asked)
+        partners = everywhere(asked)
         total = asked[-1].total(partners)
         if self.way == "local":
             return total.values / max(len(partners), 1), 0.0
@@ -207,7 +207,7 @@ class Neural:
         return {name: getattr(self, name) for name in names}
 
     def _fit(self, asked: list[Round], point: Point) -> NeuralFit:
-        partners = _everywhere(asked)
+        partners = everywhere(asked)
         counted = asked[0].part(0).total(partners)
         predictor = NeuralPredictor(self.design, self.target, self.network, point)
         return NeuralFit(
@@ -222,19 +222,14 @@ class Neural:
         )
 
 
-def _everywhere(asked: list[Round]) -> tuple[str, ...]:
-    """The partners that answered every round so far: what sums of theirs add up to stays coherent."""
-    return tuple(sorted(set.intersection(*(set(replies.partners) for replies in asked))))
-
-
 def _patients(asked: list[Round]) -> float:
     """The released number of patients in use at those partners."""
-    return max(float(asked[0].part(0).total(_everywhere(asked)).values[:-1].sum()), FEWEST)
+    return max(float(asked[0].part(0).total(everywhere(asked)).values[:-1].sum()), FEWEST)
 
 
 def _expected(asked: list[Round]) -> float:
     """Patients of a partner, on average: every partner divides by it, so that one with more of them goes further."""
-    return rounded(np.array(max(_patients(asked) / max(len(_everywhere(asked)), 1), 1.0)))[0]
+    return rounded(np.array(max(_patients(asked) / max(len(everywhere(asked)), 1), 1.0)))[0]
 
 
 def _sent(theta: F64) -> tuple[float, ...]:

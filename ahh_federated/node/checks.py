@@ -13,7 +13,7 @@ import numpy as np
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.node.policy import Policy
-from ahh_federated.node.tables import Frame, absent, blank, measured, moment, texts
+from ahh_federated.node.tables import Frame, absent, blank, coded, measured, moment, texts
 from ahh_federated.study import Study
 
 _FACTORS = (1000.0, 0.001, 100.0, 0.01, 10.0, 0.1)
@@ -103,9 +103,9 @@ def _order(frame: Frame, name: str) -> list[Finding]:
 
 
 def _column(frame: Frame, column: Column) -> list[Finding]:
-    text = texts(frame[column.name])
     if isinstance(column, Levels):
-        return _levels(text, column)
+        return _levels(frame, column)
+    text = texts(frame[column.name])
     numbers, _ = measured(frame[column.name])
     words = [cell for cell, number, gap in zip(text, numbers, blank(text), strict=True) if np.isnan(number) and not gap]
     findings = _unreadable(words, len(text), column)
@@ -116,19 +116,17 @@ def _column(frame: Frame, column: Column) -> list[Finding]:
     return findings
 
 
-def _levels(text: list[str], column: Levels) -> list[Finding]:
-    strange = [
-        cell for cell, gap in zip(text, blank(text), strict=True) if not gap and cell not in (*column.levels, *column.missing)
-    ]
+def _levels(frame: Frame, column: Levels) -> list[Finding]:
+    values, (codes, unknown) = frame[column.name], coded(frame[column.name], column)
+    strange, known = texts(values[unknown]), int(np.count_nonzero(~np.isnan(codes)))
     if not strange:
         return []
     fold = {level.casefold() for level in (*column.levels, *column.missing)}
-    known = sum(cell in column.levels for cell in text)
     fix = f"recode them to {', '.join(column.levels)}; until then they count as not known"
     if all(cell.casefold() in fold for cell in strange):
         fix = f"they differ in capitals only: {fix}"
-    codes = len(set(strange))
-    what = f"{len(strange)} of {len(text)} rows hold {codes} code{'s' * (codes > 1)} that the study does not know"
+    kinds = len(set(strange))
+    what = f"{len(strange)} of {len(values)} rows hold {kinds} code{'s' * (kinds > 1)} that the study does not know"
     return [Finding(f"{column.name!r}: {what}: {fix}", stops=len(strange) > _MOST * (len(strange) + known))]
 
 

@@ -10,7 +10,7 @@ import csv
 import gzip
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +31,7 @@ _EXACT = 2.0**53  # beyond this, neighbouring whole numbers are one and the same
 _KEY, _ORDER = "\0key", "\0order"
 _EMPTY = ("", "na", "nan", "null", "none")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)
+_WHOLE = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
 _MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RAGGED = "rows have more or fewer cells than the header: write every cell, and quote the cells that hold the separator"
@@ -275,14 +276,34 @@ def _number(cell: str) -> float:
 
 
 def _codes(values: pd.Series[str], column: Levels, faults: _Faults) -> F64:
-    places = {level: float(index) for index, level in enumerate(column.levels)}
-    text = texts(values)
-    codes = np.array([places.get(cell, math.nan) for cell in text], dtype=np.float64)
-    missing = np.array([cell in column.missing for cell in text], dtype=bool)
-    unknown = np.isnan(codes) & ~(blank(text) | missing)
+    codes, strange = coded(values, column)
     fix = "recode them, or declare the code in `levels` or `missing`"
-    faults.tell(int(unknown.sum()), f"rows of {column.name!r} are none of its levels {list(column.levels)}: {fix}")
+    faults.tell(int(strange.sum()), f"rows of {column.name!r} are none of its levels {list(column.levels)}: {fix}")
     return codes
+
+
+def coded(values: pd.Series[str], column: Levels) -> tuple[F64, Bools]:
+    """The index of each cell's level, NaN where it has none, and which are strange: no level, not blank, not declared as missing.
+
+    A whole number may be written with zeros after its point: pandas writes 1.0 once a column of 0 and 1 has a gap.
+    """
+    places = _both_ways({level: float(index) for index, level in enumerate(column.levels)})
+    missing = _both_ways(dict.fromkeys(column.missing, math.nan))
+    text = texts(values)
+    codes = np.array([places.get(cell, places.get(_whole(cell), math.nan)) for cell in text], dtype=np.float64)
+    known = blank(text) | np.array([cell in missing or _whole(cell) in missing for cell in text], dtype=bool)
+    return codes, np.isnan(codes) & ~known
+
+
+def _both_ways(places: Mapping[str, float]) -> dict[str, float]:
+    """By what is declared, and by the whole number that it is; what is declared goes first."""
+    return {**{_whole(cell): place for cell, place in places.items()}, **places}
+
+
+def _whole(cell: str) -> str:
+    """Of 1.0 it is 1, of anything else itself."""
+    found = _WHOLE.fullmatch(cell)
+    return found[1] if found else cell
 
 
 def blank(text: Sequence[str]) -> Bools:

@@ -5,7 +5,6 @@ Nothing of it is sent anywhere.  What cannot be read counts as not known, and is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Column, Levels, Numeric
 from ahh_federated.errors import Misuse
-from ahh_federated.node.tables import Frame, blank, measured, read_table, texts
+from ahh_federated.node.tables import Frame, coded, measured, read_table, texts
 from ahh_federated.study.declarations import Case
 
 
@@ -78,11 +77,8 @@ def _measured(frame: Frame, column: Numeric, told: list[str]) -> F64:
 
 
 def _levels(frame: Frame, column: Levels, told: list[str]) -> F64:
-    places = {level: float(index) for index, level in enumerate(column.levels)}
-    text = texts(frame[column.name])
-    codes = np.array([places.get(cell, math.nan) for cell in text], dtype=np.float64)
-    expected = blank(text) | np.array([cell in column.missing for cell in text], dtype=bool)
-    strange = int((np.isnan(codes) & ~expected).sum())
-    if strange:
-        told.append(f"{strange} rows of {column.name!r} are none of its levels {list(column.levels)} and count as not known")
+    codes, strange = coded(frame[column.name], column)
+    if strange.any():
+        levels = list(column.levels)
+        told.append(f"{int(strange.sum())} rows of {column.name!r} are none of its levels {levels} and count as not known")
     return codes

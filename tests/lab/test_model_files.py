@@ -320,6 +320,21 @@ def test_what_is_not_installed_is_named_with_how_to_install_it(tmp_path, monkeyp
         modelling.results().model("plain").to_onnx(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("name", ["net.safetensors", "net.1", "net"])
+def test_a_network_is_not_written_where_its_tensors_would_be_lost(name, tmp_path):
+    """net.1 and net.2 would share net.safetensors."""
+    with pytest.raises(ahh.Misuse, match=r"does not end in \.json"):
+        write_model(modelling.network("binary"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_integer_beyond_every_float_is_refused(tmp_path):
+    path = tmp_path / "model.json"
+    path.write_text(edited(lambda c: c["equation"].update(intercept=10**400)), encoding="utf-8")
+    with pytest.raises(ahh.Breach):
+        read_model(path)
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     model = modelling.results().model("plain")
     with pytest.raises(ahh.Misuse, match="cannot be written"):

@@ -8,11 +8,11 @@ from math import exp, hypot
 import pytest
 
 from ahh_federated.lab.report.card import predictors_of
-from ahh_federated.lab.report.models import headline, indicators, judged
+from ahh_federated.lab.report.models import indicators
 from ahh_federated.lab.report.tables import names_of
 from tests.lab.report_page import Json, Page, assert_well_formed, only, the_ask, without_plots
 from tests.lab.sample_models import TEST, TRAIN, curve, sample_models
-from tests.lab.sample_results import ANSWERED, PARTNERS, ask, count_children, number, sample_results
+from tests.lab.sample_results import ANSWERED, PARTNERS, ask, count_children, sample_results
 
 HEADINGS = (
     "Intended use",
@@ -275,14 +275,3 @@ def test_text_of_the_study_is_never_markup_on_a_card() -> None:
     page = card(results, "curves")
     assert not {tag for tag, _ in page.tags} & {"script", "img"}
     assert page.text.count("{{ 7*7 }}") > 10
-
-
-def test_selection_of_selections_is_followed_to_its_model() -> None:
-    results = only(sample_models(), "model", "curves", "network", "best", "evaluation")
-    again = {"outcome": "overweight_6y", "chosen": "best", "candidates": [{"ask": "best", "loss": number(0.07, 0.001)}]}
-    results["asks"].insert(4, ask("again", "Again", "select", again, 0.1))
-    the_ask(results, "evaluation")["answer"]["model"] = "again"
-    assert judged(results, the_ask(results, "evaluation")) == ("curves", "again")
-    fit, scores = headline(results)
-    assert fit is not None and scores is not None
-    assert (fit["id"], scores["id"]) == ("curves", "evaluation")

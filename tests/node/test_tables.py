@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ahh_federated.core.cohorts import Cohort
 from ahh_federated.core.releases import Status
 from ahh_federated.node.tables import find_tables, load_cohort, read_table
+from ahh_federated.runtimes.frames import read_columns
 from ahh_federated.study import Study
 from tests.study.samples import answer, debits, desk, request, rows, small
 
@@ -94,6 +95,26 @@ def test_levels_that_are_numbers_survive_a_gap(tmp_path: Path) -> None:
     frame = rows(4).assign(sex=[1.0, 2.0, np.nan, 1.0])
     frame.to_parquet(tmp_path / "a.parquet", index=False)
     assert np.array_equal(load(read_table(tmp_path / "a.parquet"), study)["sex"], [0, 1, np.nan, 0], equal_nan=True)
+
+
+@pytest.mark.parametrize("levels", ['["1", "2"]', '["1.0", "2.0"]', '["1.00", "2"]'])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_whole_number_is_a_level_however_its_zeros_are_written(levels: str, suffix: str, tmp_path: Path) -> None:
+    """pandas writes 1.0 into a CSV file once a column of whole numbers has a gap, and 1 if it has none."""
+    study = small(
+        ('levels = ["girl", "boy"]', f'levels = {levels}\nmissing = ["9"]'), ("or not smoked == 'yes'", "or fold == 'test'")
+    )
+    frame = rows(5).assign(sex=[1.0, 2.0, np.nan, 9.0, 1.0])
+    path = tmp_path / f"a.{suffix}"
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path, index=False)
+    expected = [0, 1, np.nan, np.nan, 0]
+    assert np.array_equal(load(read_table(path), study)["sex"], expected, equal_nan=True)
+    assert np.array_equal(read_columns(frame, {"sex": study.columns["sex"]})["sex"], expected, equal_nan=True)
+
+
+def test_levels_that_differ_in_their_zeros_are_told_apart() -> None:
+    study = small(('levels = ["girl", "boy"]', 'levels = ["1", "1.0"]'), ("or not smoked == 'yes'", "or fold == 'test'"))
+    assert np.array_equal(load(rows(3).assign(sex=["1", "1.0", "1.00"]), study)["sex"], [0, 1, 0])
 
 
 def test_what_is_not_known() -> None:

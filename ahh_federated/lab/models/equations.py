@@ -17,7 +17,7 @@ from ahh_federated.analyses.models import Equation
 from ahh_federated.analyses.terms import Term
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.lab.models.forms import F64, ByLevel, Curve, Layer, Line, Network, Sum
-from ahh_federated.lab.models.terms import Terms, half_range
+from ahh_federated.lab.models.terms import Terms
 from ahh_federated.neural.fit import NeuralPredictor
 
 
@@ -30,8 +30,7 @@ def sum_of(equation: Equation) -> Sum:
     intercept = math.fsum([equation.beta[0], *(constant for constant, _ in parts)])
     found = Sum(intercept, tuple(effect for _, effect in parts), products)
     if equation.family == "continuous" and isinstance(equation.outcome, Numeric):
-        half = half_range(equation.outcome)
-        return found.moved(half + equation.outcome.low, half)
+        return found.moved(equation.outcome.middle, equation.outcome.half)
     return found
 
 
@@ -43,8 +42,7 @@ def network_of(predictor: NeuralPredictor) -> Network:
     inputs = tuple(terms.input(j) for j in range(len(predictor.design.terms)))
     found = Network(inputs, predictor.network.activation, layers, None if weights.direct is None else weights.direct.T)
     if predictor.family == "continuous" and isinstance(predictor.outcome, Numeric):
-        half = half_range(predictor.outcome)
-        return found.moved((point.centre + 1) * half + predictor.outcome.low, point.spread * half)
+        return found.moved(predictor.outcome.unscaled(point.centre), point.spread * predictor.outcome.half)
     return found
 
 
@@ -70,7 +68,7 @@ class _Columns:
         centre, ends = self.terms.scale.centre[j], self.terms.ends(j)
         knots = next((each for each in self.terms.design.knots if each.column == column and self._in_use(each)), None)
         if knots is None:
-            slope = self._equation.beta[j + 1] / self.terms.scale.spread[j] / half_range(column)
+            slope = self._equation.beta[j + 1] / self.terms.scale.spread[j] / column.half
             zero = known - slope * column.unscaled(centre)
             low, high = (column.unscaled(u) for u in ends)
             return zero, Line(column.name, slope, low, high, None if unknown is None else unknown - zero)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+import sys
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +41,8 @@ _DEEPEST = 30  # levels of nesting
 
 def write_model(model: Fitted, path: Path) -> list[Path]:
     """Write a model; the files written.  Raises Misuse when that cannot be done."""
+    if isinstance(model.form, Network) and path.suffix != ".json":
+        raise Misuse(f"{path} does not end in .json: end it so, since a network's numbers go beside it as {TENSORS}")
     content = _content(model)
     written = [path]
     try:
@@ -196,7 +198,7 @@ def plain(content: Any, where: str, depth: int = 0) -> Any:
     """The same data when it is tables, lists, finite numbers and texts that a screen can show.  Raises Misuse otherwise."""
     if isinstance(content, str) and len(content) <= _LONGEST and not any(map(_hidden, content)):
         return content
-    if content is None or isinstance(content, bool) or (isinstance(content, int | float) and math.isfinite(content)):
+    if content is None or isinstance(content, bool) or (isinstance(content, int | float) and abs(content) <= sys.float_info.max):
         return content
     if isinstance(content, list) and depth < _DEEPEST:
         return [plain(each, where, depth + 1) for each in content]

@@ -39,7 +39,7 @@ def upgraded(content: Mapping[str, Any], form: str, receipt: set[str]) -> dict[s
             "recalibration": {},
             "receipt": {**dict.fromkeys(receipt), "unit": "patient", "ledger": {}, **content["receipt"]},
         }
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise Misuse("it lacks a part of a model") from None
 
 

@@ -139,9 +139,8 @@ def _recalibration(results: Results, ask_id: str) -> dict[str, tuple[float, floa
     answers = {outcome.ask.id: outcome.answer for outcome in results.outcomes}
 
     def about(name: str) -> str:
-        while isinstance(choice := answers.get(name), Chosen):
-            name = choice.ask
-        return name
+        choice = answers.get(name)
+        return choice.ask if isinstance(choice, Chosen) else name
 
     return next((each.used for each in answers.values() if isinstance(each, Adapted) and about(each.ask) == ask_id), {})
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.terms import Term
-from ahh_federated.core.columns import NOT_KNOWN, Levels, Numeric
+from ahh_federated.core.columns import NOT_KNOWN, Levels
 from ahh_federated.lab.models.forms import ByLevel, Curve, Product
 
 
@@ -61,7 +61,3 @@ class Terms:
         """x of any term but a hat."""
         assert self.design.terms[j].knot is None, "hats are parts of curves"
         return self.effect(j) if self.design.terms[j].by is None else self.product(j)
-
-
-def half_range(column: Numeric) -> float:
-    return (column.high - column.low) / 2

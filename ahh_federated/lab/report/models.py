@@ -111,11 +111,12 @@ def headline(results: Json) -> tuple[Json | None, Json | None]:
 def judged(results: Json, ask: Json) -> tuple[str, str | None]:
     """The id of the model that an answered ask is about, and the id of the selection that chose it, if any."""
     named = str(ask["answer"]["model"])
-    choice = None
-    for other in reversed(results["asks"]):  # a selection comes after its candidates, which may be selections
-        if other["id"] == named and other["analysis"] == "select" and answered(other):
-            choice, named = choice or named, str(other["answer"]["chosen"])
-    return named, choice
+    chosen = {
+        other["id"]: str(other["answer"]["chosen"])
+        for other in results["asks"]
+        if other["analysis"] == "select" and answered(other)
+    }
+    return (chosen[named], named) if named in chosen else (named, None)
 
 
 def title_of(results: Json, ask: str) -> str:

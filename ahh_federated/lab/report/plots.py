@@ -70,8 +70,8 @@ class Plot:
 
     name: str
     label: str
-    width: float = 430.0
-    height: float = 320.0
+    width: float
+    height: float
 
 
 @dataclass(frozen=True, slots=True)

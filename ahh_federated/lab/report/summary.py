@@ -118,9 +118,8 @@ def _privacy(results: Json) -> str:
     bound = guess_bound(privacy["epsilon"], privacy["delta"])
     if results["stamp"]:
         return f"This run is marked {quoted(results['stamp'])}: its numbers carry no promise of privacy."
-    left = "the sum over partners" if privacy["noise"] == "shared" else "what a partner sent"
     return (
-        f"No patient's record left a partner, and {left} is blurred by noise: somebody who knew everything "
+        f"No patient's record left a partner, and what a partner sent is blurred by noise: somebody who knew everything "
         f"else, and was to guess whether one given patient is in it, would be right at most {percent(bound)} "
         "of the time; a coin toss is right 50% of the time."
     )

@@ -23,7 +23,6 @@ from ahh_federated.lab.report.words import (
     plain,
     share_of,
     shown,
-    status_words,
 )
 
 Json = Mapping[str, Any]
@@ -160,9 +159,7 @@ def _moments(column: Json) -> tuple[Shown, ...]:
 
 def _moments_at(column: Json, partner: str, coverage: Mapping[str, str]) -> tuple[Shown, ...]:
     given = column["partners"].get(partner)
-    if given is None:
-        return (Shown(status=status_words(coverage.get(partner, MISSING))),) * 3
-    return _moments(given)
+    return _moments(given) if given else (shown(at_partner({}, partner, coverage)),) * 3
 
 
 def bin_names(answer: Json) -> list[str]:
@@ -176,8 +173,7 @@ def bins_table(answer: Json, coverage: Mapping[str, str], names: Names) -> Table
     heads, kind, caption = _bins(answer, names)
     columns = []
     for partner in names.partners:
-        gap = {"value": None, "status": coverage.get(partner, MISSING)}
-        columns.append((partner, answer["partners"].get(partner) or [gap] * len(heads)))
+        columns.append((partner, answer["partners"].get(partner) or [at_partner({}, partner, coverage)] * len(heads)))
     columns.append((ALL, answer["overall"]))
     lines = tuple(Line(head, tuple(shown(numbers[place], kind) for _, numbers in columns)) for place, head in enumerate(heads))
     return Table(
