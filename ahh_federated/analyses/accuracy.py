@@ -43,7 +43,7 @@ class LevelsTable:
         cells = zip(everybody.values, ((a, b) for a in self.outcome.levels for b in self.outcome.levels), strict=True)
         confusion: dict[str, dict[str, Any]] = {level: {} for level in self.outcome.levels}
         for value, (true, chosen) in cells:
-            confusion[true][chosen] = number(float(value), s, least=0.0).to_json()
+            confusion[true][chosen] = number(float(value), s).to_json()
         return {
             "family": "levels",
             "outcome": self.outcome.name,
@@ -59,10 +59,12 @@ class LevelsTable:
         if cells.sum() < max(FEWEST, 3 * part.stderr * k):
             return None
 
-        def figure(function: Callable[[F64], float]) -> Number:
+        def figure(function: Callable[[F64], float]) -> dict[str, Any]:
             slope = gradient(function, cells)
-            sampling = math.sqrt(float(slope**2 @ np.maximum(cells, 0.0)))
-            return number(function(cells), part.stderr * float(np.linalg.norm(slope)), sampling=sampling, least=0.0, most=1.0)
+            if not np.isfinite(slope).all():  # a level that nobody has, or nobody is given
+                return {**Number(None).to_json(), "status": TOO_FEW}
+            noise, sampling = part.stderr * float(np.linalg.norm(slope)), math.sqrt(float(slope**2 @ np.maximum(cells, 0.0)))
+            return number(function(cells), noise, sampling=sampling, least=0.0, most=1.0).to_json()
 
         def share(i: int, axis: int) -> Callable[[F64], float]:
             def of(values: F64) -> float:
@@ -75,10 +77,10 @@ class LevelsTable:
         sensitivity = [share(i, 1) for i in range(k)]
         return {
             "n": number(float(cells.sum()), part.stderr * k, least=0.0).to_json(),
-            "accuracy": figure(lambda c: float(np.trace(c.reshape(k, k)) / c.sum())).to_json(),
-            "balanced_accuracy": figure(lambda c: math.fsum(of(c) for of in sensitivity) / k).to_json(),
-            "sensitivity": {level: figure(of).to_json() for level, of in zip(self.outcome.levels, sensitivity, strict=True)},
-            "ppv": {level: figure(share(i, 0)).to_json() for i, level in enumerate(self.outcome.levels)},
+            "accuracy": figure(lambda c: float(np.trace(c.reshape(k, k)) / c.sum())),
+            "balanced_accuracy": figure(lambda c: math.fsum(of(c) for of in sensitivity) / k),
+            "sensitivity": {level: figure(of) for level, of in zip(self.outcome.levels, sensitivity, strict=True)},
+            "ppv": {level: figure(share(i, 0)) for i, level in enumerate(self.outcome.levels)},
         }
 
 

@@ -57,7 +57,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapted:
-    """The answer of `recalibration`.  `used` holds each partner's (a, b), drawn towards that of all together.
+    """The answer of `recalibration`.  `used` holds each partner's (a, b), drawn as said above.
 
     For a measured outcome the intercept is in the outcome's unit.
     """

@@ -114,7 +114,7 @@ def _recalibration(ask: Ask) -> Table:
         shown = [interval(each[key]) for key in ("intercept", "slope")] if found else [each["status"], ""]
         used = f"{each['used']['intercept']:.2f}, {each['used']['slope']:.2f}" if "used" in each else ""
         table.add_row(escape(name), *shown, used)
-    table.caption = "to use: intercept and slope, drawn towards all partners together, as far as its error asks"
+    table.caption = "to use: drawn towards that of all partners, and this towards no change (0, 1), as far as errors ask"
     return table
 
 

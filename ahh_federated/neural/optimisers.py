@@ -96,7 +96,7 @@ class FedAvg:
 class FedAdam:
     """Reddi et al., ICLR 2021, algorithm 2, with the bias-corrected step size of Flower's strategy of this name."""
 
-    learning_rate: float = 0.1
+    learning_rate: float
     beta1: float = 0.9
     beta2: float = 0.99
     tau: float = 1e-3
@@ -110,7 +110,11 @@ class FedAdam:
 
 
 OPTIMISERS: Final[Mapping[OptimiserName, Callable[[float], Optimiser]]] = {"adam": Adam, "sgd": Sgd}
-SERVERS: Final[Mapping[ServerName, Callable[[], Optimiser]]] = {"fedavg": FedAvg, "fedprox": FedAvg, "fedadam": FedAdam}
+SERVERS: Final[Mapping[ServerName, Callable[[float], Optimiser]]] = {
+    "fedavg": lambda learning_rate: FedAvg(),
+    "fedprox": lambda learning_rate: FedAvg(),
+    "fedadam": FedAdam,
+}
 
 
 def local_rate(learning_rate: float, partners: int, place: int) -> float:

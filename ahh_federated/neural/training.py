@@ -58,7 +58,8 @@ class Neural:
         sampling_rate: of the patients in one sum, from 0 to 1; rounded to a multiple of 2**-20.
         clip: the bound of one patient's gradient.
         learning_rate, optimiser: of the coordinator (sgd), or of the nodes (local; there `local_rate` changes it by round).
-        local_steps, server_optimiser, proximal: way "local" only; `proximal` counts with "fedprox".
+        local_steps, server_optimiser, proximal, server_learning_rate: way "local" only; `proximal` counts with "fedprox",
+            `server_learning_rate` with "fedadam".
         class_weights: one for each level of the outcome; none: all weigh one.
 
     Raises:
@@ -80,6 +81,7 @@ class Neural:
     local_steps: int = 8
     server_optimiser: ServerName = "fedavg"
     proximal: float = 0.01
+    server_learning_rate: float = 0.2
     class_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,8 +92,9 @@ class Neural:
             raise Misuse(f"a network learns in 1 to {MOST_ROUNDS} rounds and at most {MOST_SUMS} steps altogether")
         if not 1 <= self.rate <= RATE_ONE:
             raise Misuse(f"the sampling rate is a part of the patients, above 0 and at most 1: got {self.sampling_rate:g}")
-        if not (1e-3 <= self.clip <= 1e3 and 0 < self.learning_rate <= 100 and 0 <= self.proximal <= 100):
-            raise Misuse("the clip is from 0.001 to 1000, the learning rate above 0 and at most 100, proximal from 0 to 100")
+        rates = self.learning_rate, self.server_learning_rate
+        if not (1e-3 <= self.clip <= 1e3 and min(rates) > 0 and max(rates) <= 100 and 0 <= self.proximal <= 100):
+            raise Misuse("the clip is from 0.001 to 1000, a learning rate above 0 and at most 100, proximal from 0 to 100")
 
     @property
     def features(self) -> tuple[Column, ...]:
@@ -176,7 +179,7 @@ class Neural:
         state = State.at(self.network.initial(self.target.start(counts, centre)))
         optimiser: Optimiser = OPTIMISERS[self.optimiser](self.learning_rate)
         if self.way == "local":
-            optimiser = SERVERS[self.server_optimiser]()
+            optimiser = SERVERS[self.server_optimiser](self.server_learning_rate)
         iterates: list[F64] = []
         for place in range(self.rounds):
             point = Point(scale, centre, spread, _sent(state.theta))
@@ -204,6 +207,7 @@ class Neural:
         """The constants of the training that this way of it uses."""
         names = ["rounds", "sampling_rate", "clip", "learning_rate", "optimiser"]
         names += ["local_steps", "server_optimiser"] if self.way == "local" else []
+        names += ["server_learning_rate"] if self.way == "local" and self.server_optimiser == "fedadam" else []
         return {name: getattr(self, name) for name in names}
 
     def _fit(self, asked: list[Round], point: Point) -> NeuralFit:

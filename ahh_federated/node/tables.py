@@ -31,6 +31,7 @@ _EXACT = 2.0**53  # beyond this, neighbouring whole numbers are one and the same
 _KEY, _ORDER = "\0key", "\0order"
 _EMPTY = ("", "na", "nan", "null", "none")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|infinity)", re.ASCII | re.IGNORECASE)
+_OTHER_TABLES = (".xlsx", ".xls", ".ods", ".tsv", ".sav", ".dta", ".sas7bdat", ".feather")
 _WHOLE = re.compile(r"([+-]?\d+)\.0+", re.ASCII)
 _MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -41,14 +42,18 @@ def find_tables(folder: Path) -> dict[str, Path]:
     """Partner name to file, for every CSV or Parquet file of a folder.
 
     Raises:
-        Refusal: when there is none, or two files have one partner's name.
+        Refusal: when there is none, two files have one partner's name, or a table is in a form that is not read.
     """
     if not folder.is_dir():
         raise Refusal(Reason.TABLE, f"{folder} is not a folder: give a folder with one table per partner")
     tables: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         suffix = next((each for each in SUFFIXES if path.name.lower().endswith(each)), None)
-        if suffix is None or path.name.startswith("."):
+        if path.name.startswith("."):
+            continue
+        if path.suffix.lower() in _OTHER_TABLES:
+            raise Refusal(Reason.TABLE, f"{path.name} is no CSV or Parquet file: save it as one, or take it out of the folder")
+        if suffix is None:
             continue
         partner = path.name[: -len(suffix)]
         if partner in tables:
@@ -60,7 +65,7 @@ def find_tables(folder: Path) -> dict[str, Path]:
 
 
 def read_table(path: Path, found: list[str] | None = None) -> pd.DataFrame:
-    """A CSV (comma or semicolon, UTF-8) with every cell as text, or a Parquet file as it is.
+    """A CSV (comma, semicolon or tab; UTF-8) with every cell as text, or a Parquet file as it is.
 
     With a list `found`, each line of a CSV is a row by itself: one that has more or fewer cells than the header is left out and
     counted there, and bytes that are not UTF-8 spoil their own cell only.  So no patient's line decides whether, or how,
@@ -133,7 +138,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _separator(header: str) -> str:
-    return max(",;", key=lambda each: len(next(csv.reader([header], delimiter=each))))
+    return max(",;\t", key=lambda each: len(next(csv.reader([header], delimiter=each))))
 
 
 def _opened(path: Path, errors: str = "strict") -> TextIO:

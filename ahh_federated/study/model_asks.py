@@ -56,9 +56,11 @@ def _interactions(table: Table, features: tuple[Column, ...]) -> tuple[tuple[Col
         raise Misuse(f'{table.at("interactions")} is not a list of pairs: write it like interactions = [["age", "sex"]]')
     named, found, seen = {column.name: column for column in features}, [], set()
     for pair in given:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) and name in named for name in pair)):
-            fix = 'write each like ["age", "sex"]'
-            raise Misuse(f"{table.at('interactions')} holds something else than pairs of the features: {fix}")
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)):
+            raise Misuse(f'{table.at("interactions")} holds something else than pairs of names: write each like ["age", "sex"]')
+        if strange := [name for name in pair if name not in named]:
+            fix = f"add it to `features`, or take two of {', '.join(named)}"
+            raise Misuse(f"{table.at('interactions')}: {strange[0]!r} is no feature of this ask: {fix}")
         if pair[0] == pair[1] or frozenset(pair) in seen:
             raise Misuse(f"{table.at('interactions')} has {pair[0]!r} and {pair[1]!r} twice: name two features, each pair once")
         seen.add(frozenset(pair))

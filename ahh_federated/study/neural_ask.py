@@ -11,7 +11,7 @@ from ahh_federated.core.columns import Column, Levels
 from ahh_federated.core.programs import Analysis
 from ahh_federated.errors import Misuse
 from ahh_federated.neural.architecture import ACTIVATIONS, ARCHITECTURES
-from ahh_federated.neural.optimisers import OPTIMISERS
+from ahh_federated.neural.optimisers import OPTIMISERS, SERVERS
 from ahh_federated.neural.training import DEFAULTS, WAYS, Neural
 from ahh_federated.study.fields import Table
 
@@ -44,19 +44,20 @@ def read_neural(table: Table, design: Design, outcome: Column) -> Analysis:
 
 def _of_way(table: Table, way: str) -> Mapping[str, Any]:
     if way == "sgd":
-        for key in ("server_optimiser", "local_steps", "proximal"):
+        for key in ("server_optimiser", "local_steps", "proximal", "server_learning_rate"):
             if key in table:
                 raise Misuse(f'{table.at(key)} is not used when way = "sgd": leave it out, or write way = "local"')
         return {}
-    server = table.choice("server_optimiser", ("fedavg", "fedprox", "fedadam"), default="fedavg")
-    found = {
+    server = table.choice("server_optimiser", tuple(SERVERS), default="fedavg")
+    found: dict[str, Any] = {
         "server_optimiser": server,
         "local_steps": table.integer("local_steps", 1, 1000, default=DEFAULTS["local"]["local_steps"]),
     }
-    if "proximal" in table and server != "fedprox":
-        raise Misuse(f'{table.at("proximal")} is used by server_optimiser = "fedprox" alone: leave it out, or write that')
-    if server == "fedprox":
-        found["proximal"] = table.number("proximal", 0.0, 100.0, default=0.01, example="0.01")
+    for key, alone, default in (("proximal", "fedprox", 0.01), ("server_learning_rate", "fedadam", 0.2)):
+        if server == alone:
+            found[key] = table.number(key, 0.0, 100.0, default=default, example=str(default))
+        elif key in table:
+            raise Misuse(f'{table.at(key)} is used by server_optimiser = "{alone}" alone: leave it out, or write that')
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 
 from ahh_federated.core.columns import Column, Levels, Numeric
@@ -14,9 +15,9 @@ Columns = Mapping[str, Column]
 def known_columns(table: Table, key: str, names: tuple[str, ...], columns: Columns) -> list[Column]:
     for name in names:
         if name not in columns:
-            raise Misuse(
-                f"{table.at(key)}: {name!r} is not declared: add [columns.{name}] or [cases.{name}], or correct the name"
-            )
+            near = difflib.get_close_matches(name, columns, n=1)
+            fix = f"add [columns.{name}] or [cases.{name}], or correct the name" + (f" (did you mean {near[0]}?)" if near else "")
+            raise Misuse(f"{table.at(key)}: {name!r} is not declared: {fix}")
     return [columns[name] for name in names]
 
 

@@ -99,6 +99,17 @@ def test_levels_are_judged_as_scikit_learn_does() -> None:
     assert told["partners"]["partner x"] == {"status": "offline"}
 
 
+def test_a_level_that_is_never_chosen_has_too_few_and_counts_stay_as_noise_left_them() -> None:
+    cells = np.array([300.0, 20, -4, 30, 200, -0.5, 40, 5, 0.0])
+    query = LevelCounts(Stated("levels", ZONE, ("logit 0", "logit 1", "logit 2")))
+    told = LevelsTable(ZONE, Round(query, {"partner": Exact(cells)})).to_json()
+    overall, (north, _, south) = told["overall"], ZONE.levels
+    assert told["confusion"][north][south]["value"] == -4
+    assert overall["ppv"][south] == {"value": None, "se": None, "low": None, "high": None, "status": "too few"}
+    assert overall["accuracy"]["status"] == overall["balanced_accuracy"]["status"] == overall["sensitivity"][south]["status"]
+    assert overall["accuracy"]["status"] == "released"
+
+
 @pytest.mark.parametrize("family", ["continuous", "count"])
 def test_values_are_judged_in_their_unit(family: Family) -> None:
     rng = np.random.default_rng(8)

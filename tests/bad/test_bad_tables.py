@@ -82,7 +82,7 @@ FILES = [
     bad("no-column", without("bmi"), "lacks the column 'bmi'"),
     bad("other-case", good().replace("bmi", "BMI", 1), "lacks the column 'bmi'"),
     bad("no-header", good().removeprefix(HEADER), "lacks the column 'child'"),
-    bad("tabs", good().replace(",", "\t"), "lacks the column 'child'"),
+    bad("bars", good().replace(",", "|"), "lacks the column 'child'"),
     bad("twice-in-header", good().replace("name", "bmi", 1), "has 2 columns named 'bmi': keep the right one"),
     bad("empty", "", NOT_A_TABLE),
     bad("blank-lines", "\n\n  \n", NOT_A_TABLE),
@@ -211,11 +211,20 @@ def test_two_files_for_one_partner(tmp_path: Path) -> None:
         find_tables(tmp_path)
 
 
-@pytest.mark.parametrize("files", [[], ["readme.txt", "north.xlsx", ".hidden.csv", "north.csv.bak"]])
+@pytest.mark.parametrize("files", [[], ["readme.txt", ".hidden.csv", ".hidden.xlsx", "north.csv.bak"]])
 def test_no_tables(files: list[str], tmp_path: Path) -> None:
     for name in files:
         (tmp_path / name).write_text(good())
     with pytest.raises(Refusal, match="holds no table: put one CSV or Parquet file per partner there"):
+        find_tables(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["north.xlsx", "north.SAV", "north.tsv"])
+def test_a_table_in_another_form_is_not_passed_over(name: str, tmp_path: Path) -> None:
+    """The others would pay, and the study would lack a partner."""
+    (tmp_path / "south.csv").write_text(good())
+    (tmp_path / name).write_text(good())
+    with pytest.raises(Refusal, match=rf"{name} is no CSV or Parquet file: save it as one, or take it out"):
         find_tables(tmp_path)
 
 

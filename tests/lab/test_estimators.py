@@ -101,6 +101,20 @@ def test_the_ordinary_pipeline_predicts_the_same_and_pickles_without_this_librar
             whole.predict(frame[~known])
 
 
+@every_ask
+def test_the_ordinary_pipeline_takes_whole_numbers(ask):
+    model = modelling.results().model(ask)
+    read = modelling.clean(model.model_, OTHERS)
+    measured = [name for name, column in model.model_.features.items() if isinstance(column, Numeric)]
+    whole = {name: read[name].round() for name in measured}
+    others = OTHERS.assign(**whole)[~pd.DataFrame(whole, index=OTHERS.index).isna().any(axis=1)]
+    expected = model.predict_proba(others) if is_classifier(model) else model.predict(others)
+    known = ~np.isnan(expected).reshape(len(others), -1).any(axis=1)
+    frame = modelling.clean(model.model_, others)[known].astype(dict.fromkeys(measured, "int64"))
+    found = model.to_sklearn().predict_proba(frame) if is_classifier(model) else model.to_sklearn().predict(frame)
+    assert np.abs(found - expected[known]).max() < 1e-6
+
+
 @pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("family", modelling.OUTCOMES)
@@ -305,6 +319,8 @@ def test_one_data_frame_is_one_partner():
         (ahh.LinearRegression, lambda m, f: m(one("line"), ask="other").fit(f), "'other': it has line"),
         (ahh.LinearRegression, lambda m, f: m(one("line", minimum_partners=2)).fit(f), "one data frame is one partner"),
         (ahh.LinearRegression, lambda m, f: m(one("line")).fit({"a": f}, f["bmi"]), "leave y out"),
+        (ahh.LinearRegression, lambda m, f: m(one("line")).fit([f, f]), "X is a list: give data frames by partner"),
+        (ahh.LinearRegression, lambda m, f: m(one("line")).fit(f.to_numpy()), "X is a ndarray: give data frames by partner"),
         (ahh.LinearRegression, lambda m, f: m(one("line")).fit(f, f["bmi"]), "give it once"),
         (ahh.LinearRegression, lambda m, f: m(one("line")).fit(f.drop(columns="bmi"), [20.0]), "one outcome a row"),
         (ahh.LogisticRegression, lambda m, f: m(one("plain")).fit(f, f["bmi"]), "is a case"),

@@ -172,8 +172,8 @@ def test_unknown_analysis_becomes_a_plain_table() -> None:
 
 def test_too_few_is_said_in_words(page: Page) -> None:
     place = max(i for i, cell in enumerate(page.cells) if cell == "Rare disease clinic")
-    assert page.cells[place + 1] == "too few patients to say"
-    assert "Rare disease clinic had too few patients to say." in page.text
+    assert page.cells[place + 1] == "too few for the noise"
+    assert "Rare disease clinic had too few patients for the noise." in page.text
 
 
 def test_scores_without_curves_say_so() -> None:

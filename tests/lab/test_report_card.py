@@ -213,7 +213,7 @@ def test_performance_overall_by_partner_and_by_subgroup_with_intervals(curves: P
             auroc = score["auroc"]
             assert cell == f"{auroc['value']:.3f} {auroc['low']:.3f} to {auroc['high']:.3f}"
         else:
-            assert cell == {"too few": "too few patients to say", "refused": "refused"}[score["status"]]
+            assert cell == {"too few": "too few for the noise", "refused": "refused"}[score["status"]]
     assert {"By partner", "By subgroup, all partners together"} <= set(curves.cells)
     assert "fitted to each partner: Does it travel?" in found
 

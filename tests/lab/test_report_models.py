@@ -102,7 +102,7 @@ def test_answer_that_says_nothing_of_anybody_renders(ask: str) -> None:
     if "roc" in answer:
         quiet |= {"roc": [], "calibration": [], "decision": []}
     cells = shown(draw=True, **{ask: quiet}).cells
-    assert cells.count("too few patients to say") >= len(PARTNERS) - 2
+    assert cells.count("too few for the noise") >= len(PARTNERS) - 2
 
 
 # The curves.  Birth weight at its lower end is .55 - .25 - .04 = .26 on the scale of log odds.
@@ -245,7 +245,7 @@ def test_subgroups_have_a_line_each_and_small_ones_say_too_few() -> None:
     score = the_ask(sample_models(), "evaluation")["answer"]["subgroups"][0]["auroc"]
     girl = page.cells.index("sex: girl", start)
     assert page.cells[girl + 1] == f"{score['value']:.3f} {score['low']:.3f} to {score['high']:.3f}"
-    assert page.cells[page.cells.index("sex: not known", start) + 1] == "too few patients to say"
+    assert page.cells[page.cells.index("sex: not known", start) + 1] == "too few for the noise"
     assert page.cells[page.cells.index("All patients", start) + 1].startswith("0.784")
     assert "Subgroup by subgroup" in page.text
 

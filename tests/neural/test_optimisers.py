@@ -19,7 +19,7 @@ ROUNDS, PARTNERS, WIDTH = 6, 4, 37
 STRATEGIES = {
     "fedavg": lambda: FlowerFedAvg(),
     "fedprox": lambda: FlowerFedProx(proximal_mu=0.1),
-    "fedadam": lambda: FlowerFedAdam(eta=0.1, beta_1=0.9, beta_2=0.99, tau=1e-3),
+    "fedadam": lambda: FlowerFedAdam(eta=0.2, beta_1=0.9, beta_2=0.99, tau=1e-3),
 }
 
 
@@ -32,7 +32,7 @@ def replied(theta: F64) -> Message:
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_server_optimiser_is_flowers_strategy(name: str) -> None:
     rng = np.random.default_rng(1)
-    strategy, server = STRATEGIES[name](), SERVERS[name]()
+    strategy, server = STRATEGIES[name](), SERVERS[name](0.2)
     theirs = rng.normal(size=WIDTH)
     ours = State.at(theirs.copy())
     for number in range(1, ROUNDS + 1):
@@ -94,7 +94,7 @@ def test_a_bias_of_noise_is_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    "optimiser", [*(make(0.1) for make in OPTIMISERS.values()), *(make() for make in SERVERS.values())], ids=repr
+    "optimiser", [*(make(0.1) for make in OPTIMISERS.values()), *(make(0.1) for make in SERVERS.values())], ids=repr
 )
 def test_zeros_move_nothing(optimiser: object) -> None:
     state = State.at(np.ones(3))

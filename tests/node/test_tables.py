@@ -57,6 +57,7 @@ FORMATS: dict[str, Callable[[pd.DataFrame], bytes]] = {
     "north.csv": text_of,
     "NORTH.CSV": text_of,
     "semicolon.csv": lambda frame: text_of(frame, sep=";"),
+    "tab.csv": lambda frame: text_of(frame, sep="\t"),
     "mark.csv": lambda frame: b"\xef\xbb\xbf" + text_of(frame),
     "windows.csv": lambda frame: text_of(frame, lineterminator="\r\n"),
     "spaces.csv": lambda frame: text_of(frame.map(lambda cell: f" {cell} ").rename(columns=lambda name: f" {name} ")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -57,6 +58,9 @@ class Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn ships no t
             Refusal: when a table or a ledger cannot be used; nothing was spent.
         """
         study, ask = self._asked()
+        if not isinstance(X, pd.DataFrame | Mapping | Path | str):
+            fix = "give data frames by partner, a folder with a table per partner, or one data frame"
+            raise Misuse(f"X is a {type(X).__name__}: {fix}")
         partners = {ONE: _with_outcome(X, y, study, ask)} if isinstance(X, pd.DataFrame) else X
         if y is not None and not isinstance(X, pd.DataFrame):
             raise Misuse("y goes with one data frame only: the tables of partners hold the outcome, so leave y out")

@@ -127,8 +127,10 @@ def _factor(effect: Curve | ByLevel, features: dict[str, Column]) -> Any:
     return Pipeline(steps)
 
 
-def _fill(value: float) -> tuple[str, SimpleImputer]:
-    return "fill", SimpleImputer(strategy="constant", fill_value=value)
+def _fill(value: float) -> tuple[str, Pipeline]:
+    """Whole numbers first become floats, which the imputer asks for."""
+    floats = FunctionTransformer(np.asarray, kw_args={"dtype": np.float64}, feature_names_out="one-to-one")
+    return "fill", Pipeline([("float", floats), ("constant", SimpleImputer(strategy="constant", fill_value=value))])
 
 
 def _clip(low: float, high: float) -> FunctionTransformer:

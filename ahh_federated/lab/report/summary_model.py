@@ -79,8 +79,8 @@ def _fitted(model: Json, analysis: str, names: Names) -> Iterator[str]:
         text += f", of whom {number.main} had the outcome ({number.interval})"
     complete = model.get("complete")
     if complete is not None and is_released(complete):
-        known = "the outcome" if indicators(model, names) else "every characteristic"
-        text += f"; {known} was known for {shown(complete, 'share').main} of the patients it could have used"
+        known = "the outcome was" if indicators(model, names) else "every characteristic and the outcome were"
+        text += f"; {known} known for {shown(complete, 'share').main} of the patients it could have used"
     yield text + "."
 
 
@@ -169,4 +169,4 @@ def _spread(scores: Json, family: str, names: Names) -> Iterator[str]:
     text = f"It was checked at each of {count_of(len(each), 'partner')}: "
     text += f"{title} differs clearly at {listing(other)}" if other else f"at none of them does {title} differ clearly"
     few = [p for p in names.partners if scores["partners"].get(p, {}).get("status") == "too few"]
-    yield text + (f"; {listing(few)} had too few patients to say." if few else ".")
+    yield text + (f"; {listing(few)} had too few patients for the noise." if few else ".")

@@ -196,7 +196,7 @@ RECALIBRATED: Final = ("intercept", "slope")
 
 
 def recalibration_table(answer: Json, coverage: Mapping[str, str], names: Names) -> Table:
-    """Estimates with intervals, then what a partner uses: its own estimate drawn towards that of all together."""
+    """Estimates with intervals, then what a partner uses: its own drawn towards that of all, and this towards no change."""
     lines = []
     for partner, each in scores_of(answer, coverage, names):
         cells = [shown(score_number(each, key), "two decimals") for key in RECALIBRATED]

@@ -27,7 +27,7 @@ STATUS_WORDS: Final[Mapping[str, str]] = {
     "refused": "refused",
     "failed": "failed",
     "offline": "offline",
-    "too few": "too few patients to say",
+    "too few": "too few for the noise",
 }
 ANALYSES: Final[Mapping[str, str]] = {
     "count": "Counts",
