@@ -172,7 +172,7 @@ JUNK += [
     {"": []},
     "model",
     "children",
-    "glm.score/1",
+    "glm.score/2",
     5,
     "released",
     "AAAA",

@@ -19,7 +19,7 @@ from scipy.special import log_ndtr
 
 from ahh_federated.analyses.design import Design, Scale
 from ahh_federated.analyses.numbers import Z95
-from ahh_federated.analyses.terms import LIMIT, Term
+from ahh_federated.analyses.terms import Term
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Levels, Numeric
 
@@ -51,12 +51,13 @@ def _line(design: Design, scale: Scale, j: int) -> tuple[float, float]:
     return 1 / spread, -centre / spread
 
 
-def clip(column: Numeric, scale: Scale, j: int) -> list[float]:
-    """Values beyond eight spreads of the centre of term j, or outside the public range, count as these."""
-    centre, spread = scale.centre[j], scale.spread[j]
+def clip(design: Design, scale: Scale, column: Numeric) -> list[float]:
+    """Values too many spreads from the centre of a measured column, or outside its public range, count as these."""
+    j = design.terms.index(Term(column))
+    centre, reach = scale.centre[j], design.limits[j] * scale.spread[j]
     if scale.exact:
         return [column.low, column.high]
-    low, high = max(centre - LIMIT * spread, -1.0), min(centre + LIMIT * spread, 1.0)
+    low, high = max(centre - reach, -1.0), min(centre + reach, 1.0)
     return [column.unscaled(low), column.unscaled(high)]
 
 
@@ -141,7 +142,7 @@ def _clipped(design: Design, scale: Scale, j: int) -> dict[str, Any]:
     term = design.terms[j]
     if not (term.measured and isinstance(term.column, Numeric)):
         return {}
-    return {"clip": clip(term.column, scale, j), "centre": term.column.unscaled(scale.centre[j])}
+    return {"clip": clip(design, scale, term.column), "centre": term.column.unscaled(scale.centre[j])}
 
 
 def references(design: Design) -> dict[str, str]:

@@ -143,7 +143,7 @@ class AdditiveFit:
     def _breakpoints(self, column: Numeric) -> F64:
         """Where the curve may bend: the ends of the range, of what is not clipped, and the knots in use."""
         design = self.regression.design
-        ends = clip(column, self.regression.scale, design.terms.index(Term(column)))
+        ends = clip(design, self.regression.scale, column)
         knots = [at for each in design.knots if each.column == column and self.choice.curves for at in each.interior]
         return np.unique([column.low, column.high, *ends, *knots])
 

@@ -1,6 +1,6 @@
 """The design of a generalised linear model: from a patient's declared columns to a vector x on a public grid.
 
-    x = (1, clip((u - centre) / spread, -4, 4) ..., products ..., hats ...)
+    x = (1, clip((u - centre) / spread, -8, 8) ..., products ..., hats ...)
 
 u is a measured value mapped onto [-1, 1], or the 0/1 indicator of a level other than the reference.  `centre` and
 `spread` come from one private release of moments, so x is centred without looking at anybody.  x is truncated to
@@ -8,8 +8,8 @@ multiples of 2**-16 before anything is computed with it: linear predictors are t
 exact in float64, and depend on the patient alone whatever BLAS does.
 
 A declared interaction multiplies two standardised terms, so it is nearly uncorrelated with both and needs no moments
-of its own; its product, at most 16, is clipped to 15 (see `Scale.predictor`).  A column with knots also has hats
-(analyses/hats.py), standardised by public numbers.
+of its own; measured ones that interact are clipped at 4, and their product, at most 16, to 15 (see `Scale.predictor`).
+A column with knots also has hats (analyses/hats.py), standardised by public numbers.
 
 A patient with a column that is not known gets x = NaN, hence counts as zero (complete cases), unless the design
 has `indicators`: then "not known" is a level of its own, and a measured value not known sits at the centre.
@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ahh_federated.analyses.hats import Knots
-from ahh_federated.analyses.terms import PRODUCT_LIMIT, Lines, Term, by_column
+from ahh_federated.analyses.terms import PRODUCT_LIMIT, Lines, Term, by_column, limits_of
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.errors import Misuse
@@ -58,7 +58,7 @@ class Design:
     """Public: the columns of a model, in order, how values not known are treated, which pairs interact, which curve.
 
     `main`: the terms of the columns themselves, in the order of `terms_of`; `terms`: these, then products, then hats.
-    `measured`: where measured values stand in x.  `runs`: all terms, in order.
+    `measured`: where measured values stand in x.  `runs`: all terms, in order.  `limits`: what |x| of each term is clipped to.
 
     Raises:
         Misuse: when a feature is given twice, or an interaction or knots name a column that is no feature, or the same one twice.
@@ -72,6 +72,7 @@ class Design:
     terms: tuple[Term, ...] = field(init=False, repr=False, compare=False)
     measured: tuple[int, ...] = field(init=False, repr=False, compare=False)
     runs: tuple[Run, ...] = field(init=False, repr=False, compare=False)
+    limits: tuple[float, ...] = field(init=False, repr=False, compare=False)
     lines: Lines = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -92,6 +93,7 @@ class Design:
         object.__setattr__(self, "terms", (*main, *products, *hats))
         object.__setattr__(self, "measured", tuple(j for j, term in enumerate(main, start=1) if term.measured))
         object.__setattr__(self, "runs", tuple(_runs(self.terms, self.knots)))
+        object.__setattr__(self, "limits", limits_of(self.terms))
         object.__setattr__(self, "lines", Lines.of(self.terms, self.knots))
 
     @property

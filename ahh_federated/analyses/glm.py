@@ -7,10 +7,10 @@ The weight depends on x alone, so the weighted score stays unbiased (Mallows wei
     glm.complete/1    e[level of the outcome] or e[not used]          1         one unit vector
                       (e[used] or e[not used], outcome measured)
     glm.moments/1     (1, z, z**2 ..., indicators ...)              see class
-    glm.gram/1        w x x'                                        R**2      w ||x||**2 <= R**2
-    glm.classes/2     w x placed by the outcome, lean of values     see class
-    glm.score/1       w x (p - y)                                   R         |p - y| <= 1
-    glm.information/1 p (1 - p) w x x'                              R**2 / 4  p (1 - p) <= 1/4
+    glm.gram/2        w x x'                                        R**2      w ||x||**2 <= R**2
+    glm.classes/3     w x placed by the outcome, lean of values     see class
+    glm.score/2       w x (p - y)                                   R         |p - y| <= 1
+    glm.information/2 p (1 - p) w x x'                              R**2 / 4  p (1 - p) <= 1/4
 
 Products of terms and hats are coordinates of x like any other: they need no query, and no bound, of their own.  What is
 asked about a measured outcome besides stands in analyses/gaussian.py.
@@ -142,7 +142,7 @@ class Scaled:
 class Gram(Scaled):
     """sum w x x', as squares of the factor sqrt(w) x."""
 
-    kind: ClassVar[str] = "glm.gram/1"
+    kind: ClassVar[str] = "glm.gram/2"
 
     @property
     def width(self) -> int:
@@ -169,7 +169,7 @@ class ClassSums(Scaled):
     part is at most LEAN w ||x||.
     """
 
-    kind: ClassVar[str] = "glm.classes/2"
+    kind: ClassVar[str] = "glm.classes/3"
 
     @property
     def width(self) -> int:
@@ -199,7 +199,7 @@ class Score(Scaled):
     """sum w x (p - y): the gradient of the weighted negative log-likelihood at beta."""
 
     beta: tuple[float, ...]
-    kind: ClassVar[str] = "glm.score/1"
+    kind: ClassVar[str] = "glm.score/2"
 
     @property
     def width(self) -> int:
@@ -224,7 +224,7 @@ class Information(Scaled):
     """sum p (1 - p) w x x': the Hessian of the weighted negative log-likelihood at beta."""
 
     beta: tuple[float, ...]
-    kind: ClassVar[str] = "glm.information/1"
+    kind: ClassVar[str] = "glm.information/2"
 
     @property
     def width(self) -> int:

@@ -4,8 +4,8 @@ A model that travels badly is mostly miscalibrated, seldom worse at ranking (Van
 heel of predictive analytics", BMC Medicine 2019).  One message of the same kind as an evaluation tells each partner's own
 numbers; it is paid like everything else, and all the rest is free post-processing:
 
-    two levels   logit p' = a + b logit p,   from patients by outcome and bin of the log odds     (`scores/1`)
-    values       y' = a + b p,               from the sums of (1, y, p, y**2, p**2, y p)          (`scores.values/1`)
+    two levels   logit p' = a + b logit p,   from patients by outcome and bin of the log odds     (`scores/2`)
+    values       y' = a + b p,               from the sums of (1, y, p, y**2, p**2, y p)          (`scores.values/2`)
 
 A partner's (a, b) is noisy, so it is drawn towards that of all partners together, and that towards (0, 1), as far as its
 error asks: with V the covariance of its estimate (sampling error and privacy noise) and P the public prior spread between

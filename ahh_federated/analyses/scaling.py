@@ -155,7 +155,7 @@ def _measured(mean: float, square: float, se: float, exact: bool) -> tuple[float
     if exact:
         return mean, math.sqrt(max(variance, 1e-12))
     trust = _PRIOR_VARIANCE**2 / (_PRIOR_VARIANCE**2 + 4 * se**2)
-    variance = max(trust * variance + (1 - trust) * _PRIOR_VARIANCE, 0.005)
+    variance = min(max(trust * variance + (1 - trust) * _PRIOR_VARIANCE, 0.005), 1.0)
     return mean * _PRIOR_SD**2 / (_PRIOR_SD**2 + se**2), max(math.sqrt(variance), 0.06)
 
 

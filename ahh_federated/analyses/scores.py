@@ -1,9 +1,9 @@
 """How well a model works on patients it has not seen: one message, whatever the model.
 
     kind                  one patient contributes                                            bound
-    scores/1              e[outcome, bin of the log odds]                                      1
-    scores.levels/1       e[outcome, likeliest level]                                          1
-    scores.values/1       (1, y, p, y**2, p**2, y p), outcome y and prediction p on a window   sqrt(6)
+    scores/2              e[outcome, bin of the log odds]                                      1
+    scores.levels/2       e[outcome, likeliest level]                                          1
+    scores.values/2       (1, y, p, y**2, p**2, y p), outcome y and prediction p on a window   sqrt(6)
 
 The window is the part of the outcome's range, four standard deviations around the mean, that the released model implies; what
 lies outside counts as its end, and it is mapped onto [-1, 1].  All bounds are
@@ -50,7 +50,7 @@ class RiskCounts:
     predictor: Predictor
     edges: tuple[float, ...]
     groups: Groups = EVERYBODY
-    kind: ClassVar[str] = "scores/1"
+    kind: ClassVar[str] = "scores/2"
 
     @property
     def width(self) -> int:
@@ -79,7 +79,7 @@ class LevelCounts:
 
     predictor: Predictor
     groups: Groups = EVERYBODY
-    kind: ClassVar[str] = "scores.levels/1"
+    kind: ClassVar[str] = "scores.levels/2"
 
     @property
     def levels(self) -> int:
@@ -116,7 +116,7 @@ class ValueSums:
     predictor: Predictor
     window: tuple[float, float] = (-1.0, 1.0)
     groups: Groups = EVERYBODY
-    kind: ClassVar[str] = "scores.values/1"
+    kind: ClassVar[str] = "scores.values/2"
 
     @property
     def width(self) -> int:

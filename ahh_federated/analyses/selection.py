@@ -53,7 +53,7 @@ class Losses:
     """Sums of the losses of several models over the patients whom all of them can judge."""
 
     predictors: tuple[Predictor, ...]
-    kind: ClassVar[str] = "select.losses/1"
+    kind: ClassVar[str] = "select.losses/2"
 
     @property
     def width(self) -> int:

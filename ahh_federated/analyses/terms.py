@@ -21,7 +21,8 @@ from ahh_federated.analyses.hats import Knots
 from ahh_federated.core.cohorts import F64, Bools
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 
-LIMIT = 8.0  # of a term that is no product, in standard deviations; hats never reach it (analyses/scaling.py)
+LIMIT = 8.0  # of a term, in standard deviations; hats never reach it (analyses/scaling.py)
+FACTOR_LIMIT = 4.0  # of a measured one that interacts, so that a product of two is at most 16
 PRODUCT_LIMIT = 15.0  # of a product of two terms, and of every coordinate of x
 
 
@@ -51,14 +52,17 @@ class Term:
         return np.asarray(values == self.column.index(self.level))
 
     @property
-    def limit(self) -> float:
-        """What |x| of this term is clipped to."""
-        return LIMIT if self.by is None else PRODUCT_LIMIT
-
-    @property
     def ends(self) -> tuple[float, float]:
         """The least and the greatest u."""
         return (-math.inf, math.inf) if self.by is not None else (-1.0 if self.measured else 0.0, 1.0)
+
+
+def limits_of(terms: Sequence[Term]) -> tuple[float, ...]:
+    """What |x| of each term is clipped to."""
+    factors = {Term(*factor) for term in terms if term.by is not None for factor in ((term.column, term.level), term.by)}
+    return tuple(
+        PRODUCT_LIMIT if term.by is not None else FACTOR_LIMIT if term.measured and term in factors else LIMIT for term in terms
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +83,8 @@ class Lines:
     def of(cls, terms: Sequence[Term], knots: Sequence[Knots]) -> Lines:
         """Of u, for values in their unit."""
         ends: dict[Column, tuple[float, ...]] = {each.column: each.ends for each in knots}
-        table = np.array([(*term.ends, term.limit, *_lines(term, ends)) for term in terms])
+        limits = limits_of(terms)
+        table = np.array([(*term.ends, most, *_lines(term, ends)) for term, most in zip(terms, limits, strict=True)])
         low, high, limit, height, slope, fallen, fall = table.reshape(-1, 7).T[:, :, None]
         return cls(low, high, limit, (height, slope), (fallen, fall))
 

@@ -29,7 +29,7 @@ Parameters = Mapping[str, list[float]]
 
 
 class _Summed(Protocol):
-    """What both shapes have.  `kind` names a query and its version in the closed registry, like "glm.score/1"."""
+    """What both shapes have.  `kind` names a query and its version in the closed registry, like "glm.score/2"."""
 
     kind: ClassVar[str]
 
@@ -124,7 +124,7 @@ class Stack:
 
 
 def joined(*kinds: str) -> str:
-    """The kind of a stack: "glm.classes/2+glm.gram/1"."""
+    """The kind of a stack: "glm.classes/3+glm.gram/2"."""
     return "+".join(kinds)
 
 

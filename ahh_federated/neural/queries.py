@@ -1,8 +1,8 @@
 """Queries of neural networks, with the proof of each bound.
 
     kind                one patient contributes                                            bound   why
-    neural.gradient/1   d loss / d theta, a longer one scaled onto the clip C                C     the kernel scales and checks it
-    neural.local/1      the same, in every step of a program at the node                     C     the same
+    neural.gradient/2   d loss / d theta, a longer one scaled onto the clip C                C     the kernel scales and checks it
+    neural.local/2      the same, in every step of a program at the node                     C     the same
 
 The clip is the kernel's (core/bounds.py): a gradient is truncated to C / 2**20, and its squared length is checked on the very
 integers that are summed.  That a patient's gradient depends on that patient alone is neural/exact.py.  A patient of whom a
@@ -56,7 +56,7 @@ class Gradient:
     network: Network
     clip: float
     point: Point
-    kind: ClassVar[str] = "neural.gradient/1"
+    kind: ClassVar[str] = "neural.gradient/2"
 
     @property
     def width(self) -> int:
@@ -104,7 +104,7 @@ class LocalTraining:
     proximal: float
     expected: float
     learning_rate: float
-    kind: ClassVar[str] = "neural.local/1"
+    kind: ClassVar[str] = "neural.local/2"
 
     @property
     def width(self) -> int:

@@ -15,7 +15,7 @@ from ahh_federated.analyses.glm import FeatureMoments
 from ahh_federated.analyses.linear import Linear
 from ahh_federated.analyses.linear_fit import LinearFit
 from ahh_federated.analyses.logistic import EXACT_ROUNDS, Logistic
-from ahh_federated.analyses.terms import LIMIT, PRODUCT_LIMIT, Term
+from ahh_federated.analyses.terms import FACTOR_LIMIT, PRODUCT_LIMIT, Term
 from ahh_federated.core.cohorts import F64, Cohort
 from ahh_federated.core.columns import Levels, Numeric
 from ahh_federated.core.costs import Budget
@@ -142,13 +142,13 @@ def test_a_product_stays_within_its_limit_and_the_predictor_is_exact() -> None:
     """Against Python's integers, at the corner where the sum is largest: all coefficients on products at their limit."""
     design, scale, cohort = corner(8)
     x = scale.standardised(design, cohort)
-    assert np.abs(x[1:9]).max() == LIMIT * GRID
+    assert np.abs(x[1:9]).max() == FACTOR_LIMIT * GRID
     assert np.abs(x[9:]).max() == PRODUCT_LIMIT * GRID
     assert np.array_equal(x, np.trunc(x))
     for size in (1.0 / 28, 1.0, 2.0**-40, 1e5 / 3):
         beta = np.array([0.0] * 9 + [size] * 28)
         found = scale.predictor(x, beta)
-        shift = 2.0 ** np.floor(51 - np.log2(LIMIT * GRID * max(float(np.abs(beta).sum()), 1.0)))
+        shift = 2.0 ** np.floor(52 - np.log2(PRODUCT_LIMIT * GRID * max(float(np.abs(beta).sum()), 1.0)))
         whole = [int(v) for v in np.round(beta * shift)]
         for patient in range(len(cohort)):
             total = sum(b * int(v) for b, v in zip(whole, x[:, patient], strict=True))

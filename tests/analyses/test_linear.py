@@ -238,7 +238,7 @@ def test_numbers_that_do_not_fit_are_a_breach(change: dict[str, list[float]]) ->
 
 
 def test_a_linear_regression_asks_nothing_else() -> None:
-    for kind in ("glm.score/1", "glm.residual/1", ""):
+    for kind in ("glm.score/2", "glm.residual/1", ""):
         with pytest.raises(Breach, match="asks no query"):
             Linear(DESIGN, VALUE).query(kind, sent(DESIGN, 0.1, 0.4, 0.2, 3.0))
 

@@ -54,7 +54,7 @@ def test_on_the_grid_it_is_truncated_and_within_the_limits(design: Design) -> No
     drawn = scale(design, np.random.default_rng(1))
     x, exact = drawn.standardised(design, COHORT), by_definition(design, drawn, COHORT)
     known = ~np.isnan(exact).any(axis=0)
-    limits = np.array([1.0, *(term.limit for term in design.terms)])[:, None]
+    limits = np.array([1.0, *design.limits])[:, None]
     product = np.array([False, *(term.by is not None for term in design.terms)])
     assert (x[:, known] == np.trunc(x[:, known])).all()
     assert (np.abs(x[:, known]) <= limits * GRID).all()
@@ -95,7 +95,7 @@ def test_a_feature_given_twice_is_refused() -> None:
 def test_whatever_the_centre_x_is_within_the_limits(design: Design, centre: float) -> None:
     terms = design.width - 1
     x = Scale((centre,) * terms, (1e-3,) * terms, 1.0).standardised(design, COHORT)
-    limits = np.array([1.0, *(term.limit for term in design.terms)])[:, None]
+    limits = np.array([1.0, *design.limits])[:, None]
     assert (np.abs(x) <= limits * GRID)[:, ~np.isnan(x).any(axis=0)].all()
 
 

@@ -66,7 +66,7 @@ def test_one_patient_moves_an_evaluation_by_its_own_row_whatever_is_sent() -> No
         sent = {"centre": [987654.3217] * 6, "spread": [0.00137] * 6, "beta": [0.0, *beta.tolist()]}
         seen = model.predictor(sent).linear(cohort)
         edge = float(seen.min() + seen.max()) / 2
-        query = Scores(model, (0.1,)).query("scores/1", {**sent, "edges": [edge] * 10})
+        query = Scores(model, (0.1,)).query("scores/2", {**sent, "edges": [edge] * 10})
         assert isinstance(query, Rows)
         for size in range(200, 205):
             moved = np.subtract(integer_sum(query, cohort.part(0, size)), integer_sum(query, cohort.part(1, size)))

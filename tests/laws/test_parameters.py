@@ -159,6 +159,6 @@ def test_a_radius_of_nothing_is_a_breach() -> None:
 
 def test_a_logistic_regression_asks_nothing_else() -> None:
     parameters = Sent(**PLAIN, beta=[0.1]).parameters(COMPLETE_CASES.width - 1)
-    for kind in ("count/1", "glm.score/2", "", glm.Information.kind, glm.Gram.kind, glm.ClassSums.kind, glm.Complete.kind):
+    for kind in ("count/1", "glm.score/1", "", glm.Information.kind, glm.Gram.kind, glm.ClassSums.kind, glm.Complete.kind):
         with pytest.raises(Breach, match="asks no query"):
             Logistic(COMPLETE_CASES, CASE).query(kind, parameters)

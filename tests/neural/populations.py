@@ -61,7 +61,7 @@ def some_theta(shape: Network, seed: int, size: float = 0.5) -> F64:
 
 def some_inputs(count: int, terms: int, seed: int) -> F64:
     rng = np.random.default_rng(seed)
-    return np.trunc(np.clip(rng.normal(size=(count, terms)), -4, 4) * GRID) / GRID
+    return np.trunc(np.clip(4 * rng.normal(size=(count, terms)), -15, 15) * GRID) / GRID
 
 
 def gradient(

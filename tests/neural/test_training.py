@@ -242,7 +242,7 @@ def test_a_way_asks_no_query_of_the_other() -> None:
     with pytest.raises(Breach):
         replace(BINARY, way="local").query(Gradient.kind, good)
     with pytest.raises(Breach):
-        BINARY.query("glm.gram/1", {})
+        BINARY.query("glm.gram/2", {})
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_step_beyond_the_schedule_is_refused(asked: Desk, step: int) -> None:
     refused(asked, dataclasses.replace(request(STUDY, "children"), step=step), Reason.SCHEDULE)
 
 
-@pytest.mark.parametrize("kind", ["", "count", "count/2", "moments/1", "glm.information/1", "__class__"])
+@pytest.mark.parametrize("kind", ["", "count", "count/2", "moments/1", "glm.information/2", "__class__"])
 def test_another_kind_is_refused(asked: Desk, kind: str) -> None:
     refused(asked, request(STUDY, "children", kind=kind), Reason.SCHEDULE)
 

@@ -82,7 +82,7 @@ def test_a_changed_release_changes_the_replay(runs, tmp_path):
 
 def test_a_replay_of_a_changed_transcript_is_refused(runs, tmp_path):
     lines = (runs["local"][1] / "transcript.jsonl").read_text().splitlines(keepends=True)
-    score = next(i for i, line in enumerate(lines) if '"glm.score/1"' in line)
+    score = next(i for i, line in enumerate(lines) if '"glm.score/2"' in line)
     del lines[score]
     (tmp_path / "transcript.jsonl").write_text("".join(lines))
     with pytest.raises(ahh.Breach, match="step 2 of 'model'"):

@@ -14,7 +14,7 @@ import numpy as np
 
 from ahh_federated.analyses.hats import Knots
 from ahh_federated.analyses.models import Equation
-from ahh_federated.analyses.terms import Term
+from ahh_federated.analyses.terms import LIMIT, Term
 from ahh_federated.core.columns import NOT_KNOWN, Column, Levels, Numeric
 from ahh_federated.lab.models.forms import F64, ByLevel, Curve, Layer, Line, Network, Sum
 from ahh_federated.lab.models.terms import Terms
@@ -100,7 +100,7 @@ class _Columns:
             hat = Term(knots.column, knot=number)
             j = self.terms.place(hat)
             left, knot, right = knots.points[number : number + 3]
-            for reach in (-hat.limit, hat.limit):
+            for reach in (-LIMIT, LIMIT):
                 height = self.terms.scale.centre[j] + reach * self.terms.scale.spread[j]
                 if 0 < height < 1:
                     yield left + height * (knot - left)

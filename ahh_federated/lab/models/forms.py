@@ -11,7 +11,7 @@ An effect is a function of one column:
 
 The equation is on the original scale.  What a node computes differs from it by rounding alone: a node truncates each
 standardised term to a multiple of 2**-16 (analyses/design.py), so the two linear predictors are at most 2**-16 times the sum
-of |beta| apart.
+of |beta| apart, a product's counted nine times.
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ class Terms:
 
     def x(self, j: int, u: float) -> float:
         """Term j at u, standardised and clipped."""
-        limit = math.inf if self.scale.exact else self.design.terms[j].limit
+        limit = math.inf if self.scale.exact else self.design.limits[j]
         return min(max((u - self.scale.centre[j]) / self.scale.spread[j], -limit), limit)
 
     def ends(self, j: int) -> tuple[float, float]:
         """Between which u a measured term is not clipped."""
-        centre, reach = self.scale.centre[j], self.design.terms[j].limit * self.scale.spread[j]
+        centre, reach = self.scale.centre[j], self.design.limits[j] * self.scale.spread[j]
         return (-1.0, 1.0) if self.scale.exact else (max(centre - reach, -1.0), min(centre + reach, 1.0))
 
     def effect(self, j: int) -> Curve | ByLevel:
@@ -52,7 +52,7 @@ class Terms:
         """x of a declared interaction of two terms."""
         one, other = (self.effect(place) for place in self.design.factors(self.design.terms[j]))
         centre, spread = self.scale.centre[j], self.scale.spread[j]
-        reach = self.design.terms[j].limit * spread
+        reach = self.design.limits[j] * spread
         if self.scale.exact:  # no clip: as far as the two can go
             reach = abs(centre) + max(map(abs, one.value)) * max(map(abs, other.value))
         return Product(1 / spread, centre, centre - reach, centre + reach, one, other)
