@@ -93,6 +93,23 @@ def test_the_printed_equation_predicts_what_predict_says(indicators: bool) -> No
     assert predicted(printed, cohort) == pytest.approx(fit.linear(cohort), abs=2e-4)
 
 
+def test_the_printed_equation_holds_far_out_in_the_tails_of_columns_that_interact() -> None:
+    """Products beyond 15 are cut, which no equation per unit can say: the columns are cut before."""
+    rng = np.random.default_rng(4)
+    crp, dose = Numeric("crp", 0.0, 200.0, "mg/l"), Numeric("dose", 0.0, 200.0, "mg")
+    columns = {column.name: np.minimum(np.exp(rng.normal(2, 1, 5000)), 200.0) for column in (crp, dose)}
+    design = Design((crp, dose), interactions=((crp, dose),))
+    columns["bmi"] = np.clip(
+        20 + 0.1 * columns["crp"] + 0.001 * columns["crp"] * columns["dose"] + rng.normal(0, 2, 5000), 10, 40
+    )
+    fit = noised(Linear(design, BMI), split(columns, 2), Budget(8.0, 1e-5), 2)
+    corner = Cohort.of({"crp": np.array([200.0, 200.0, 8.0]), "dose": np.array([200.0, 8.0, 200.0])})
+    assert fit.beta[3] != 0
+    step = BMI.half * abs(fit.beta[3])  # one unit of the product: from 16 to 15
+    assert predicted(fit.to_json()["equation"], corner) == pytest.approx(fit.linear(corner), abs=step + 2e-3)
+    assert (np.abs(fit.scale.standardised(design, corner)[1:3]) <= FACTOR_LIMIT * GRID).all()
+
+
 def test_a_private_fit_finds_an_interaction() -> None:
     """Twice the slope of age for girls: the interval of the product excludes zero and holds the truth."""
     rng = np.random.default_rng(33)

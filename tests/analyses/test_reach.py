@@ -14,11 +14,11 @@ from ahh_federated.analyses.design import Design
 from ahh_federated.analyses.linear import Linear
 from ahh_federated.analyses.reach import outcome_reach, residual_reaches
 from ahh_federated.analyses.rounds import GRAM, SUMS, Rounds
-from ahh_federated.analyses.scaling import Standard, standardise
+from ahh_federated.analyses.scaling import Standard, outcome_scale, standardise
 from ahh_federated.core.cohorts import F64
 from ahh_federated.core.columns import Numeric
 from ahh_federated.core.costs import Budget
-from ahh_federated.core.releases import Round
+from ahh_federated.core.releases import Pooled, Round
 from tests.analyses.drivers import exactly, noised, split
 
 CRP, AGE = Numeric("crp", 0.0, 100.0, "mg/l"), Numeric("age", 2.0, 18.0, "years")
@@ -110,6 +110,17 @@ def test_a_wide_cut_costs_no_more_than_the_sampling_error_and_leaves_the_varianc
     assert square**2 * unit / standard.patients == pytest.approx(0.05 * variance, rel=1e-6)
     unit = math.sqrt(2) * standard.scale.radius * rounds.noise_of(SUMS)
     assert outcome_reach(rounds, standard, 0.0, 0.02) * unit == pytest.approx(math.sqrt(standard.patients), rel=1e-6)
+
+
+@pytest.mark.parametrize("moments", [(0.0, 1e12), (1e12, 1e12), (-1e12, 1e9)])
+def test_a_faulty_partners_moments_leave_a_spread_that_others_can_answer(moments: tuple[float, float]) -> None:
+    """A spread beyond the range would make the cuts, in spreads, smaller than a node accepts."""
+    rounds, standard = asked(1.0)
+    centre, spread = outcome_scale(Pooled(np.array([100.0, 0.0, 1.0, *moments]), 1.0))
+    assert abs(centre) <= 1
+    assert spread <= 1
+    reaches = outcome_reach(rounds, standard, centre, spread), *residual_reaches(rounds, standard, spread, 0.3, 0.5, math.inf)
+    assert min(reaches) >= 1
 
 
 def test_a_range_narrower_than_the_cut_is_not_paid_for() -> None:
