@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -32,11 +33,17 @@ def _odds_ratios(ask: Ask) -> Table:
         table.add_column(heading, justify="left" if heading == "term" else "right")
     for term in answer["terms"]:
         if term["column"] is not None:
-            interval = f"{term['low']:.2f} to {term['high']:.2f}"
-            errors = (f"{term['se_privacy']:.3f}", f"{term['se_sampling']:.3f}")
-            table.add_row(escape(term["name"]), f"{term['odds_ratio']:.2f}", interval, *errors)
+            digits = _digits(math.hypot(term["se_privacy"], term["se_sampling"]))
+            interval = f"{term['low']:.{digits}f} to {term['high']:.{digits}f}"
+            errors = (f"{term[error]:.{digits + 1}f}" for error in ("se_privacy", "se_sampling"))
+            table.add_row(escape(term["name"]), f"{term['odds_ratio']:.{digits}f}", interval, *errors)
     table.caption = _patients(answer)
     return table
+
+
+def _digits(error: float) -> int:
+    """Decimals of an odds ratio with this error of its logarithm: two, or as many as tell the ends of its interval apart."""
+    return 2 if error >= 0.005 else min(1 - math.floor(math.log10(max(error, 1e-9))), 9)
 
 
 def _coefficients(ask: Ask) -> Table:
@@ -122,7 +129,8 @@ def interval(number: Mapping[str, Any], digits: int = 2) -> str:
     """A number with its 95 % interval, or why there is none."""
     if number["value"] is None:
         return str(number["status"])
-    return f"{number['value']:.{digits}f} ({number['low']:.{digits}f}-{number['high']:.{digits}f})"
+    between = " to " if number["low"] < 0 else "-"
+    return f"{number['value']:.{digits}f} ({number['low']:.{digits}f}{between}{number['high']:.{digits}f})"
 
 
 def whole(number: Mapping[str, Any]) -> str:
