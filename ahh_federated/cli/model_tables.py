@@ -43,7 +43,7 @@ def _odds_ratios(ask: Ask) -> Table:
 
 def _digits(error: float) -> int:
     """Decimals of an odds ratio with this error of its logarithm: two, or as many as tell the ends of its interval apart."""
-    return 2 if error >= 0.005 else min(1 - math.floor(math.log10(max(error, 1e-9))), 9)
+    return min(1 - math.floor(math.log10(max(error, 1e-9))), 9) if error < 0.005 else 2
 
 
 def _coefficients(ask: Ask) -> Table:

@@ -10,7 +10,7 @@ import csv
 import gzip
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -292,17 +292,13 @@ def coded(values: pd.Series[str], column: Levels) -> tuple[F64, Bools]:
 
     A whole number may be written with zeros after its point: pandas writes 1.0 once a column of 0 and 1 has a gap.
     """
-    places = _both_ways({level: float(index) for index, level in enumerate(column.levels)})
-    missing = _both_ways(dict.fromkeys(column.missing, math.nan))
+    declared = {**dict.fromkeys(column.missing, math.nan), **{level: float(k) for k, level in enumerate(column.levels)}}
+    places = {**{_whole(cell): place for cell, place in declared.items()}, **declared}  # what is declared goes first
     text = texts(values)
-    codes = np.array([places.get(cell, places.get(_whole(cell), math.nan)) for cell in text], dtype=np.float64)
-    known = blank(text) | np.array([cell in missing or _whole(cell) in missing for cell in text], dtype=bool)
-    return codes, np.isnan(codes) & ~known
-
-
-def _both_ways(places: Mapping[str, float]) -> dict[str, float]:
-    """By what is declared, and by the whole number that it is; what is declared goes first."""
-    return {**{_whole(cell): place for cell, place in places.items()}, **places}
+    codes = np.array([places.get(cell, places.get(_whole(cell), math.inf)) for cell in text], dtype=np.float64)
+    strange = np.isinf(codes) & ~blank(text)
+    codes[np.isinf(codes)] = np.nan
+    return codes, strange
 
 
 def _whole(cell: str) -> str:

@@ -42,7 +42,7 @@ def growing(size: int, seed: int) -> dict[str, F64]:
 
 
 def test_the_slope_of_a_predictor_with_a_long_tail_is_that_of_all_its_values() -> None:
-    """Cut at four standard deviations x makes it 4 % too steep, many of these standard errors."""
+    """Cut at four standard deviations x makes it 2 % too steep, many of these standard errors."""
     errors, widths = [], []
     for seed in range(3):
         fit = noised(Linear(Design((CRP,)), BMI), split(inflamed(60_000, seed), PARTNERS), Budget(8.0, 1e-6), seed)

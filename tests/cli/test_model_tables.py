@@ -23,6 +23,7 @@ def term(name: str, log_odds: float, privacy: float, sampling: float) -> dict[st
         (("weight", 0.7, 0.1, 0.1), ["2.01", "1.53 to 2.66", "0.100"]),
         (("grams", 0.0003, 0.00005, 0.00006), ["1.000300", "1.000147 to 1.000453", "0.0000500"]),
         (("nothing", 0.0, 0.0, 0.0), ["1.000000000"]),
+        (("nobody", 0.0, math.nan, math.nan), ["nan to nan"]),
     ],
 )
 def test_an_odds_ratio_has_the_decimals_that_tell_its_interval_apart(

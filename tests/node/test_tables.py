@@ -113,6 +113,13 @@ def test_a_whole_number_is_a_level_however_its_zeros_are_written(levels: str, su
     assert np.array_equal(read_columns(frame, {"sex": study.columns["sex"]})["sex"], expected, equal_nan=True)
 
 
+def test_a_code_declared_as_missing_is_no_level_that_differs_in_zeros() -> None:
+    levels = 'levels = ["8.0", "9.0"]\nmissing = ["9"]'
+    study = small(('levels = ["girl", "boy"]', levels), ("or not smoked == 'yes'", "or fold == 'test'"))
+    found = load(rows(4).assign(sex=["8", "9", "9.0", "9.00"]), study)["sex"]
+    assert np.array_equal(found, [0, np.nan, 1, np.nan], equal_nan=True)
+
+
 def test_levels_that_differ_in_their_zeros_are_told_apart() -> None:
     study = small(('levels = ["girl", "boy"]', 'levels = ["1", "1.0"]'), ("or not smoked == 'yes'", "or fold == 'test'"))
     assert np.array_equal(load(rows(3).assign(sex=["1", "1.0", "1.00"]), study)["sex"], [0, 1, 0])
